@@ -1,0 +1,1 @@
+//! Applications: echo and http, which know only the `App` trait.

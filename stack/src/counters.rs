@@ -1,0 +1,138 @@
+//! What the stack counts. Every drop has a counter, every counter a test that makes it move.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Running totals of one shard.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter by name, in the order of their declaration.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+
+            /// Adds another shard's totals to these.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames taken from the queue.
+    rx_frames,
+    /// Frames put on the queue.
+    tx_frames,
+    /// Frames dropped: shorter than their headers say, or not Ethernet II.
+    drop_malformed,
+    /// Frames dropped: a protocol or EtherType that is not ours to answer.
+    drop_not_ours,
+    /// Frames dropped: addressed to a MAC, IP or group that is not ours.
+    drop_other_address,
+    /// Frames dropped: IPv4 header checksum wrong.
+    drop_ip_checksum,
+    /// Frames dropped: TCP, ICMP or ICMPv6 checksum wrong.
+    drop_l4_checksum,
+    /// Frames dropped: IP fragments, which this version does not reassemble.
+    drop_fragment,
+    /// Frames dropped: a source address that nobody can be answered at (unspecified, multicast, broadcast, our own).
+    drop_martian,
+    /// ARP requests answered.
+    arp_replies,
+    /// ARP requests sent, announcements included.
+    arp_requests,
+    /// IPv6 neighbour solicitations answered.
+    nd_replies,
+    /// IPv6 neighbour solicitations and unsolicited advertisements sent.
+    nd_requests,
+    /// ICMP and ICMPv6 echo requests answered.
+    echo_replies,
+    /// ICMP and ICMPv6 messages not answered because of the rate limit.
+    icmp_limited,
+    /// SYNs accepted into the SYN table.
+    syn_received,
+    /// SYN|ACKs sent again.
+    syn_retransmitted,
+    /// Half-open connections given up: no ACK came in time.
+    syn_expired,
+    /// SYNs dropped: the SYN table is full.
+    drop_syn_full,
+    /// Handshakes whose ACK came while every connection slot was taken.
+    drop_accept_full,
+    /// SYNs refused because the server drains.
+    drop_draining,
+    /// Connections established.
+    accepted,
+    /// Connections closed in good order.
+    closed_finished,
+    /// Connections reset by the peer.
+    closed_reset,
+    /// Connections aborted by the application.
+    closed_aborted,
+    /// Connections given up because the peer stopped answering.
+    closed_timed_out,
+    /// Connections ended by the drain.
+    closed_drained,
+    /// Connections reset because code panicked over them.
+    closed_panicked,
+    /// RSTs sent to segments that belong to no connection.
+    rst_sent,
+    /// Segments to no connection left unanswered because of the rate limit on RST.
+    rst_limited,
+    /// Challenge ACKs sent (RFC 5961).
+    challenge_acks,
+    /// Challenge ACKs withheld by their rate limit.
+    challenge_limited,
+    /// Segments stopped by the gate: an inexact RST in the window (RFC 5961 3.2).
+    gate_rst_inexact,
+    /// Segments stopped by the gate: an RST outside the window.
+    gate_rst_outside,
+    /// Segments stopped by the gate: a SYN on a connection (RFC 5961 4.2).
+    gate_syn,
+    /// Segments stopped by the gate: no ACK flag.
+    gate_no_ack,
+    /// Segments stopped by the gate: acknowledge what was never sent, or lie too far in the past (RFC 5961 5.2).
+    gate_ack_range,
+    /// Segments stopped by the gate: further than 2^30 from the receive window.
+    gate_far_sequence,
+    /// Segments stopped by the gate: wholly outside the receive window.
+    gate_outside_window,
+    /// Segments whose payload was cut to the receive window.
+    gate_trimmed,
+    /// FINs taken off because they lie at or beyond the window's edge.
+    gate_fin_held,
+    /// Bytes of payload that smoltcp took into receive buffers.
+    rx_payload_bytes,
+    /// Bytes of payload sent for the first time.
+    tx_payload_bytes,
+    /// Segments sent again.
+    retransmitted,
+    /// Retransmission timeouts.
+    rto_expired,
+    /// Fast retransmits entered.
+    fast_retransmits,
+    /// Zero-window probes sent.
+    window_probes,
+    /// Duplicate acknowledgements received.
+    dup_acks,
+    /// Pure ACKs sent.
+    acks_sent,
+    /// Connections that entered TIME-WAIT.
+    time_wait_entered,
+    /// TIME-WAIT entries pushed out before their time because the table was full.
+    time_wait_evicted,
+    /// Times a segment could not be sent because the queue had no free frame.
+    tx_exhausted,
+    /// Times the block pool could not give a connection more send space.
+    store_exhausted,
+    /// Segments passed to another shard because this one does not know their flow.
+    stray_sent,
+    /// Segments of other shards that this one knew.
+    stray_claimed,
+    /// Segments dropped because the next shard's stray ring was full.
+    drop_stray_full,
+}

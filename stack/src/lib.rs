@@ -1,0 +1,24 @@
+//! khamsin's TCP/IP stack: frames and `now` go in, frames and a deadline come out.
+//!
+//! This crate reads no clock, does no I/O and starts no thread. A [`Shard`](shard::Shard) owns one core's world; it is
+//! driven by calling `turn(now, queue, app)` over a [`Queue`] of frames, and it hands byte streams to an [`App`].
+//! smoltcp is named here and nowhere else: it keeps the receive half and the state machine of each connection,
+//! while the gate around it owns everything that appears on the wire.
+
+pub mod app;
+pub mod content;
+pub mod counters;
+pub mod flow;
+pub mod limits;
+pub mod queue;
+pub mod recovery;
+pub mod store;
+pub mod time;
+pub mod wheel;
+pub mod wire;
+
+pub use app::{App, CloseReason, Listener, Stream};
+pub use content::Content;
+pub use counters::Counters;
+pub use queue::{Caps, Frame, Queue, QueueStats, RxChecksum, TxOffload};
+pub use time::Instant;

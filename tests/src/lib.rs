@@ -1,0 +1,1 @@
+//! What crosses khamsin's crates: harness shared by the tests in `tests/tests/`.
