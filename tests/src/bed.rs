@@ -1,0 +1,132 @@
+//! Two network namespaces and the link between them: where a wire test takes place.
+
+use crate::command::{is_installed, run};
+use crate::netns::Netns;
+use anyhow::Result;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The server's end of the veth pair.
+pub const SERVER_LINK: &str = "khs0";
+/// The client's end of the veth pair.
+pub const CLIENT_LINK: &str = "khc0";
+/// The address that khamsin is given.
+pub const STACK_V4: &str = "198.18.0.2";
+/// The IPv6 address that khamsin is given.
+pub const STACK_V6: &str = "fd00:18::2";
+/// The address that the server's kernel has on the link.
+pub const KERNEL_V4: &str = "198.18.0.3";
+/// The IPv6 address that the server's kernel has on the link.
+pub const KERNEL_V6: &str = "fd00:18::3";
+/// The client's address.
+pub const CLIENT_V4: &str = "198.18.0.1";
+/// The client's IPv6 address.
+pub const CLIENT_V6: &str = "fd00:18::1";
+
+/// A server's and a client's namespace. Both go away with this.
+#[derive(Debug)]
+pub struct Bed {
+    /// Where the server runs.
+    pub server: Netns,
+    /// Where the clients run; `None`: in the server's namespace, at the host side of its TAP device.
+    client: Option<Netns>,
+}
+
+static BEDS: AtomicU32 = AtomicU32::new(0);
+
+impl Bed {
+    /// One namespace and no link: the server brings its own device.
+    ///
+    /// # Errors
+    /// No privilege to make namespaces.
+    pub fn alone() -> Result<Bed> {
+        let number = BEDS.fetch_add(1, Ordering::Relaxed);
+        let server = Netns::create(&format!("khs-{}-{number}", std::process::id()))?;
+        quiet(&server)?;
+        Ok(Bed { server, client: None })
+    }
+
+    /// Two namespaces and a veth pair with `queues` receive and transmit queues at each end, up and addressed.
+    ///
+    /// # Errors
+    /// No privilege to make namespaces or links.
+    pub fn veth(queues: usize) -> Result<Bed> {
+        let number = BEDS.fetch_add(1, Ordering::Relaxed);
+        let server = Netns::create(&format!("khs-{}-{number}", std::process::id()))?;
+        let client = Netns::create(&format!("khc-{}-{number}", std::process::id()))?;
+        quiet(&server)?;
+        quiet(&client)?;
+        let q = queues.to_string();
+        let mut line = vec!["link", "add", CLIENT_LINK, "numrxqueues", &q, "numtxqueues", &q, "type", "veth"];
+        line.extend(["peer", "name", SERVER_LINK, "numrxqueues", &q, "numtxqueues", &q, "netns", server.name()]);
+        client.ip(&line)?;
+        let ends = [(&server, SERVER_LINK, KERNEL_V4, KERNEL_V6), (&client, CLIENT_LINK, CLIENT_V4, CLIENT_V6)];
+        for (netns, link, v4, v6) in ends {
+            netns.ip(&["address", "add", &format!("{v4}/24"), "dev", link])?;
+            netns.ip(&["address", "add", &format!("{v6}/64"), "dev", link, "nodad"])?;
+            netns.ip(&["link", "set", link, "up"])?;
+        }
+        Ok(Bed { server, client: Some(client) })
+    }
+
+    /// Where clients run.
+    pub fn client(&self) -> &Netns {
+        self.client.as_ref().unwrap_or(&self.server)
+    }
+
+    /// Switches the segmentation offload of the client's end: generic XDP drops what it lets through (AF_XDP.md).
+    ///
+    /// # Errors
+    /// There is no `ethtool`, or it refuses.
+    pub fn client_segmentation(&self, on: bool) -> Result<()> {
+        let word = if on { "on" } else { "off" };
+        self.client().run("ethtool", &["-K", CLIENT_LINK, "tso", word, "gso", word], Duration::from_secs(10))?;
+        Ok(())
+    }
+}
+
+/// No duplicate address detection, which would keep a link-local address back for seconds, and no router to ask.
+fn quiet(netns: &Netns) -> Result<()> {
+    for name in ["default", "all"] {
+        netns.sysctl(&format!("net.ipv6.conf.{name}.accept_dad"), "0")?;
+        netns.sysctl(&format!("net.ipv6.conf.{name}.router_solicitations"), "0")?;
+    }
+    Ok(())
+}
+
+/// Why no bed can be made here, or `None` where one can: the reason that a test names when it is skipped.
+pub fn refusal() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("network namespaces need root".to_owned());
+    }
+    if !is_installed("ip") {
+        return Some("`ip` is not installed (apt-get install iproute2)".to_owned());
+    }
+    let probe = format!("khp-{}", std::process::id());
+    match Netns::create(&probe) {
+        Ok(_) => None,
+        Err(e) => Some(format!("no network namespace can be made: {e:#}")),
+    }
+}
+
+/// Deletes the namespaces of test processes that were killed before they could.
+///
+/// # Errors
+/// `ip` cannot be run.
+pub fn sweep() -> Result<()> {
+    let mut list = Command::new("ip");
+    list.args(["netns", "list"]);
+    let listed = run(list, Duration::from_secs(10))?.text();
+    for name in listed.lines().filter_map(|l| l.split_whitespace().next()) {
+        let owner =
+            ["khs-", "khc-", "khp-"].iter().find_map(|p| name.strip_prefix(p)).and_then(|r| r.split('-').next());
+        let Some(owner) = owner.and_then(|o| o.parse::<u32>().ok()) else { continue };
+        if !std::path::Path::new(&format!("/proc/{owner}")).exists() {
+            let mut delete = Command::new("ip");
+            delete.args(["netns", "del", name]);
+            run(delete, Duration::from_secs(10))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Network namespaces that go away with the value that stands for them.
+
+use crate::command::{Ran, run};
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+const IP_LIMIT: Duration = Duration::from_secs(20);
+
+/// A network namespace of our own. Dropping it ends what still runs in it and deletes it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes the namespace `name`, with its loopback up.
+    ///
+    /// # Errors
+    /// What `ip` says: no privilege, or the name is taken.
+    pub fn create(name: &str) -> Result<Netns> {
+        ip(&["netns", "add", name])?;
+        let netns = Netns { name: name.to_owned() };
+        netns.ip(&["link", "set", "lo", "up"])?;
+        Ok(netns)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `ip` with these arguments, inside.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn ip(&self, arguments: &[&str]) -> Result<Ran> {
+        let mut all = vec!["-n", self.name.as_str()];
+        all.extend(arguments);
+        ip(&all)
+    }
+
+    /// `program`, to be run inside.
+    ///
+    /// `ip netns exec` becomes the program, so the child's process id is the program's own.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Runs `program` inside and wants exit code 0.
+    ///
+    /// # Errors
+    /// What it says, or that it did not end in time.
+    pub fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Ran> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        run(command, limit)?.ok()
+    }
+
+    /// Sets a kernel parameter inside.
+    ///
+    /// # Errors
+    /// There is no such parameter here.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let (path, value) = (format!("/proc/sys/{}", name.replace('.', "/")), value.to_owned());
+        let shown = path.clone();
+        self.enter(move || std::fs::write(path, value))?.with_context(|| format!("write {shown} in {}", self.name))
+    }
+
+    /// Does `work` on a thread that lives inside: the sockets it opens are this namespace's.
+    ///
+    /// # Errors
+    /// The thread cannot move here.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub fn enter<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let home = File::open(format!("/run/netns/{}", self.name)).with_context(|| format!("open {}", self.name))?;
+        let thread = thread::spawn(move || {
+            move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        });
+        match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if let Ok(ran) = ip(&["netns", "pids", &self.name]) {
+            for pid in ran.text().lines().filter_map(|l| l.trim().parse().ok()).filter_map(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<Ran> {
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    run(command, IP_LIMIT)?.ok()
+}
