@@ -43,3 +43,39 @@ pub const STORE_BLOCK: usize = 4096;
 pub const STORE_MAX: usize = 256 * 1024;
 /// Pieces (runs of owned bytes, or references) that one connection may have waiting or unacknowledged.
 pub const STORE_PIECES: usize = 128;
+/// Passes of one connection through its application in one turn; the rest waits for the next turn.
+pub const READY_PASSES: usize = 8;
+/// Timers served in one turn; the rest waits for the next.
+pub const TIMERS_PER_TURN: usize = 256;
+/// Frames of other shards looked at in one turn.
+pub const STRAYS_PER_TURN: usize = 64;
+/// Frames that wait for one shard on their way from the others.
+pub const STRAY_RING: usize = 256;
+/// RSTs to segments of no connection, per second and shard.
+pub const RST_PER_S: u32 = 2000;
+/// ACKs sent in answer to segments that the gate stops, per second and shard (RFC 5961 section 7).
+pub const CHALLENGE_PER_S: u32 = 2000;
+/// The same, for one connection: at least this long apart, microseconds.
+pub const CHALLENGE_GAP_US: u64 = 100_000;
+/// ICMP echo replies, per second and shard.
+pub const ECHO_REPLIES_PER_S: u32 = 1000;
+
+/// Longest an acknowledgement waits for data to ride on, microseconds. RFC 9293 3.8.6.3 allows 500 ms; Linux waits 40.
+pub const DELAYED_ACK_US: u64 = 40_000;
+/// How long FIN-WAIT-2 waits for a sign of the peer, microseconds (Linux: `tcp_fin_timeout`).
+pub const FIN_WAIT_2_US: u64 = 60_000_000;
+/// TIME-WAIT, microseconds: twice a maximum segment lifetime of 30 s, as Linux has it.
+pub const TIME_WAIT_US: u64 = 60_000_000;
+/// First wait for the ACK of a SYN|ACK, microseconds (RFC 6298); it doubles with each repetition.
+pub const SYN_ACK_RTO_US: u64 = 1_000_000;
+/// SYN|ACKs sent again before a half-open connection is given up (Linux: `tcp_synack_retries`).
+pub const SYN_ACK_RETRIES: u8 = 5;
+/// How long a connection whose store got no block waits before its application is asked again, microseconds.
+pub const STORE_RETRY_US: u64 = 10_000;
+/// Smallest segment size taken from a peer's SYN, bytes (Linux: `TCP_MIN_SND_MSS`): a smaller one would make us send
+/// more header than payload.
+pub const MIN_MSS: u16 = 48;
+/// What a SYN without the option stands for, bytes (RFC 9293 3.7.1).
+pub const DEFAULT_MSS_V4: u16 = 536;
+/// The same over IPv6, bytes.
+pub const DEFAULT_MSS_V6: u16 = 1220;

@@ -1,0 +1,129 @@
+//! Half-open connections: a record each, no socket and no buffer before the handshake's ACK.
+
+use crate::limits::{DEFAULT_MSS_V4, DEFAULT_MSS_V6, MIN_MSS, SYN_ACK_RETRIES, SYN_ACK_RTO_US};
+use crate::wheel::Wheel;
+use crate::wire::{TcpOptions, Template};
+use crate::{FlowKey, Instant};
+use arrayvec::ArrayVec;
+
+/// What a SYN said and what we answered.
+pub(crate) struct SynRecord {
+    pub(crate) key: FlowKey,
+    /// Headers towards the peer, link layer included.
+    pub(crate) template: Template,
+    /// The peer's initial sequence number.
+    pub(crate) irs: u32,
+    /// Our initial sequence number.
+    pub(crate) iss: u32,
+    /// Largest segment the peer takes, bytes.
+    pub(crate) peer_mss: u16,
+    /// The peer's window shift; `None` when it cannot scale, and then neither do we.
+    pub(crate) peer_shift: Option<u8>,
+    /// The peer reads SACK.
+    pub(crate) sack: bool,
+    /// Position in the shard's list of listeners.
+    pub(crate) listener: u16,
+    retries: u8,
+}
+
+impl SynRecord {
+    pub(crate) fn new(key: FlowKey, template: Template, irs: u32, iss: u32, said: &TcpOptions, listener: u16) -> Self {
+        let default = if key.is_v4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
+        // A zero MSS is treated as absent, as Linux does.
+        let peer_mss = said.mss.filter(|&mss| mss != 0).unwrap_or(default).max(MIN_MSS);
+        SynRecord {
+            key,
+            template,
+            irs,
+            iss,
+            peer_mss,
+            peer_shift: said.window_scale,
+            sack: said.sack_permitted,
+            listener,
+            retries: 0,
+        }
+    }
+
+    /// The options of our SYN|ACK: what we take, and what of the peer's we understood.
+    pub(crate) fn options(&self, our_mss: u16) -> ArrayVec<u8, 12> {
+        let mut options = ArrayVec::new();
+        let [high, low] = our_mss.to_be_bytes();
+        options.extend([2, 4, high, low]);
+        if self.peer_shift.is_some() {
+            // A shift of 0: our window fits 16 bits (limits::RX_BUFFER), the option only allows the peer to scale its own.
+            options.extend([3, 3, 0, 1]);
+        }
+        if self.sack {
+            options.extend([4, 2, 1, 1]);
+        }
+        options
+    }
+}
+
+/// What is due for a half-open connection.
+pub(crate) enum SynDue {
+    /// Send the SYN|ACK again.
+    Retransmit(u32),
+    /// Forget it: nobody answers.
+    Expired(u32),
+}
+
+/// A bounded table of half-open connections.
+pub(crate) struct SynTable {
+    records: Vec<Option<SynRecord>>,
+    free: Vec<u32>,
+    wheel: Wheel,
+}
+
+impl SynTable {
+    pub(crate) fn new(capacity: usize) -> Self {
+        SynTable {
+            records: (0..capacity).map(|_| None).collect(),
+            free: (0..capacity as u32).rev().collect(),
+            wheel: Wheel::new(capacity),
+        }
+    }
+
+    /// Half-open connections.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+
+    /// Adds a record whose SYN|ACK goes out `now`; `None` when the table is full.
+    pub(crate) fn insert(&mut self, now: Instant, record: SynRecord) -> Option<u32> {
+        let id = self.free.pop()?;
+        self.records[id as usize] = Some(record);
+        self.wheel.arm(id, now.plus_micros(SYN_ACK_RTO_US));
+        Some(id)
+    }
+
+    pub(crate) fn record(&self, id: u32) -> Option<&SynRecord> {
+        self.records[id as usize].as_ref()
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) -> Option<SynRecord> {
+        let record = self.records[id as usize].take()?;
+        self.wheel.disarm(id);
+        self.free.push(id);
+        Some(record)
+    }
+
+    /// The next record whose time has come. An expired one is still there, for the caller to remove.
+    pub(crate) fn pop_due(&mut self, now: Instant, budget: &mut u32) -> Option<SynDue> {
+        loop {
+            let id = self.wheel.pop_expired(now, budget)?;
+            let Some(record) = self.records[id as usize].as_mut() else { continue };
+            if record.retries == SYN_ACK_RETRIES {
+                return Some(SynDue::Expired(id));
+            }
+            record.retries += 1;
+            self.wheel.arm(id, now.plus_micros(SYN_ACK_RTO_US << record.retries));
+            return Some(SynDue::Retransmit(id));
+        }
+    }
+
+    /// When to call [`pop_due`](Self::pop_due) again.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.wheel.next_deadline()
+    }
+}
