@@ -1,0 +1,273 @@
+//! The gate, inwards: what a segment must pass before smoltcp may see it.
+//!
+//! The order is that of RFC 9293 3.10.7.4 with RFC 5961's answers, and the guards that smoltcp 0.14 needs (SMOLTCP.md,
+//! "Failures reachable from the wire"): receive buffers of at most 65,535 bytes (`limits`), nothing further than 2^30 from
+//! the window, no acknowledgement of what was never sent, no FIN on or beyond the window's edge.
+
+use super::{Connection, Env, Fate};
+use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US, STORE_MAX};
+use crate::wire::{self, Flags, Segment};
+use crate::{CloseReason, Instant, Queue};
+
+/// Further from the window than this is garbage, and smoltcp's arithmetic must not see it.
+const FAR: i32 = 1 << 30;
+
+/// The part of a segment's payload that goes to smoltcp.
+struct Cut {
+    /// Bytes to leave out in front: received before.
+    front: usize,
+    /// Payload bytes to pass.
+    len: usize,
+    fin: bool,
+}
+
+impl<S> Connection<S> {
+    /// Judges one segment and passes on what is good. `frame` is the Ethernet frame that `segment` was parsed from; its
+    /// headers may be rewritten.
+    pub(crate) fn on_segment<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, frame: &mut [u8]) -> Fate {
+        let distance = self.rx.distance(segment.seq);
+        self.believed = false;
+        if segment.flags.rst() {
+            return self.on_reset(env, distance);
+        }
+        if segment.flags.syn() {
+            // A SYN here is an old duplicate, a restarted peer or a forgery: RFC 5961 4.2 answers all three alike.
+            env.world.counters.gate_syn += 1;
+            self.challenge(env);
+            return Fate::Live;
+        }
+        if !segment.flags.ack() {
+            env.world.counters.gate_no_ack += 1;
+            return Fate::Live;
+        }
+        if distance.unsigned_abs() > FAR as u32 {
+            env.world.counters.gate_far_sequence += 1;
+            self.challenge(env);
+            return Fate::Live;
+        }
+        if !self.in_window(segment, distance) {
+            env.world.counters.gate_outside_window += 1;
+            self.challenge(env);
+            return Fate::Live;
+        }
+        if !self.on_ack(env, segment, distance) {
+            return Fate::Live;
+        }
+        self.believed = true;
+        if segment.payload_len() > 0 || segment.flags.fin() {
+            self.on_text(env, segment, distance, frame);
+        }
+        if let Some(ends) = self.fin_wait_2_ends.as_mut() {
+            *ends = env.now.plus_micros(FIN_WAIT_2_US);
+        }
+        Fate::Live
+    }
+
+    /// RFC 5961 3.2: only the exact sequence number kills; one inside the window draws a challenge.
+    fn on_reset<Q: Queue>(&mut self, env: &mut Env<'_, Q>, distance: i32) -> Fate {
+        if distance == 0 {
+            return Fate::Over(CloseReason::PeerReset);
+        }
+        if distance > 0 && (distance as u64) < u64::from(self.rx.window()) {
+            env.world.counters.gate_rst_inexact += 1;
+            self.challenge(env);
+        } else {
+            env.world.counters.gate_rst_outside += 1;
+        }
+        Fate::Live
+    }
+
+    /// RFC 9293 3.10.7.4, first check, with the tolerance of Linux (`tcp_sequence`): an old segment still counts for its
+    /// acknowledgement as long as it does not end before what we last acknowledged.
+    #[inline]
+    fn in_window(&self, segment: &Segment, distance: i32) -> bool {
+        let len = segment.payload_len() as i64 + i64::from(segment.flags.fin());
+        let unacked = (self.rx.next - self.rx.acked) as i64;
+        let left = i64::from(distance) + len >= -unacked;
+        let right = i64::from(distance) <= i64::from(self.rx.window());
+        left && right
+    }
+
+    /// Judges and applies the acknowledgement; false when the segment must go no further (RFC 5961 5.2).
+    #[inline]
+    fn on_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32) -> bool {
+        let tx = &mut self.tx;
+        let nxt = tx.sender.nxt();
+        let behind = tx.seq(nxt).wrapping_sub(segment.ack) as i32;
+        let oldest = nxt - tx.sender.una() + tx.max_window;
+        if behind < 0 || u64::from(behind as u32) > oldest.max(1) {
+            env.world.counters.gate_ack_range += 1;
+            self.challenge(env);
+            return false;
+        }
+        let una = tx.sender.una();
+        let ack = nxt.saturating_sub(u64::from(behind as u32));
+        let newer = segment.seq.wrapping_sub(tx.wl1) as i32;
+        let sets_window = newer > 0 || (newer == 0 && segment.ack.wrapping_sub(tx.wl2) as i32 >= 0);
+        let window = sets_window.then(|| u64::from(segment.window) << tx.peer_shift);
+        if let Some(window) = window {
+            (tx.wl1, tx.wl2) = (segment.seq, segment.ack);
+            tx.max_window = tx.max_window.max(window);
+        }
+        if ack < una {
+            return true;
+        }
+        let pure = segment.payload_len() == 0 && !segment.flags.fin() && distance <= 0;
+        let outcome = tx.sender.on_ack(env.now, ack, window, pure);
+        env.world.counters.dup_acks += u64::from(outcome.duplicate);
+        env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
+        if outcome.newly_acked > 0 {
+            self.on_acked(env, ack);
+        }
+        true
+    }
+
+    fn on_acked<Q: Queue>(&mut self, env: &mut Env<'_, Q>, ack: u64) {
+        let tx = &mut self.tx;
+        let pool = &mut env.world.pool;
+        tx.store.release_to(pool, ack.min(tx.store.end()));
+        if tx.fin_sent && !tx.fin_acked && ack > tx.store.end() {
+            tx.fin_acked = true;
+            tx.machine_ack = tx.machine_ack.wrapping_add(1);
+            self.tell_machine_fin_acked(env);
+        }
+        let tx = &self.tx;
+        if self.wishes.short_of_room.get() {
+            let room = tx.store.room(&env.world.pool);
+            if tx.store.start() == tx.store.end() || room >= self.wishes.room_then.get() + STORE_MAX / 4 {
+                self.wishes.short_of_room.set(false);
+                self.wishes.ready = true;
+            }
+        }
+    }
+
+    /// The acknowledgement of our FIN is made up with the exact sequence number smoltcp waits for: the peer's own segment
+    /// may be one that smoltcp would not look at.
+    fn tell_machine_fin_acked<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        let mut packet = [0u8; 128];
+        let seq = self.rx.seq(self.rx.next);
+        let n = wire::synthetic(&self.key, seq, Some(self.tx.machine_ack), Flags::ACK, u16::MAX, &[], &mut packet);
+        env.world.machine.feed(&mut self.unit, &packet[..n]);
+        if !self.rx.finished {
+            self.fin_wait_2_ends = Some(env.now.plus_micros(FIN_WAIT_2_US));
+        }
+    }
+
+    /// Payload and FIN: cut to the window, handed to smoltcp, and what came of it noted.
+    fn on_text<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32, frame: &mut [u8]) {
+        if self.rx.finished {
+            // Nothing can follow the peer's FIN; it has not seen our acknowledgement of it.
+            self.rx.ack_now();
+            return;
+        }
+        let Some(cut) = self.cut(env, segment, distance) else {
+            self.rx.ack_now();
+            return;
+        };
+        let (lead, end) = if segment.plain {
+            (segment.ip_at as usize, segment.payload_at as usize + cut.front + cut.len)
+        } else {
+            let whole = wire::plain_copy(frame, segment, &mut env.world.plain).unwrap_or(0);
+            let behind = segment.payload_len() - cut.front - cut.len;
+            (0, whole.saturating_sub(behind))
+        };
+        let bytes = if segment.plain { frame } else { &mut env.world.plain[..] };
+        let Some(packet) = bytes.get_mut(lead..end) else { return };
+        let seq = segment.seq.wrapping_add(cut.front as u32);
+        let Some(packet) = rewrite(packet, &cut, seq, self.tx.machine_ack) else { return };
+        let reply = env.world.machine.feed(&mut self.unit, packet);
+        self.after_feed(env, reply);
+    }
+
+    /// RFC 9293: trim what was received before and what lies beyond the window. `None`: nothing is left.
+    fn cut<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32) -> Option<Cut> {
+        let counters = &mut env.world.counters;
+        let len = segment.payload_len();
+        let mut fin = segment.flags.fin();
+        let front = distance.min(0).unsigned_abs() as usize;
+        if front > len || (front == len && !fin) {
+            counters.gate_trimmed += 1;
+            return None;
+        }
+        let room = (self.rx.edge - self.rx.next) as i64;
+        let end = i64::from(distance) + len as i64;
+        let beyond = (end - room).clamp(0, len as i64) as usize;
+        if front > 0 || beyond > 0 {
+            counters.gate_trimmed += 1;
+        }
+        // A FIN on the edge leaves smoltcp with a window that starts behind its end: a panic later (SMOLTCP.md, 1). A FIN
+        // beyond it would be taken although text before it is missing. The peer sends it again once there is room.
+        if fin && end >= room {
+            counters.gate_fin_held += 1;
+            fin = false;
+        }
+        let len = len - front - beyond.min(len - front);
+        (len > 0 || fin).then_some(Cut { front, len, fin })
+    }
+
+    fn after_feed<Q: Queue>(&mut self, env: &mut Env<'_, Q>, reply: Option<crate::machine::Reply>) {
+        self.rx.finished = self.unit.peer_finished();
+        let next = self.rx.consumed + self.unit.unread() as u64 + u64::from(self.rx.finished);
+        let fresh = next - self.rx.next;
+        env.world.counters.rx_payload_bytes += fresh.saturating_sub(u64::from(self.rx.finished));
+        self.rx.next = next;
+        match reply {
+            // It speaks at once only about holes: a duplicate acknowledgement, or one that fills a gap.
+            Some(reply) => {
+                self.rx.on_reply(&reply);
+                self.rx.ack_now();
+            }
+            None => self.rx.sack.clear(),
+        }
+        if fresh > 0 {
+            self.rx.on_progress(env.now, self.tx.mss);
+            self.wishes.ready = true;
+        } else {
+            self.rx.ack_now();
+        }
+        if self.rx.finished {
+            self.fin_wait_2_ends = None;
+        }
+    }
+
+    /// Answers a segment that was stopped, within limits: a challenge ACK says where we stand (RFC 5961), and so do the
+    /// answers to window probes and keep-alives.
+    fn challenge<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        let now: Instant = env.now;
+        let too_soon = now.micros_since(self.challenged_at) < CHALLENGE_GAP_US;
+        if too_soon || !env.world.challenge.allow(now) {
+            env.world.counters.challenge_limited += 1;
+            return;
+        }
+        self.challenged_at = now;
+        env.world.counters.challenge_acks += 1;
+        self.rx.ack_now();
+    }
+}
+
+/// Makes the packet one that smoltcp takes: `packet` ends where the passed payload ends; its IP header is at the start.
+/// With `cut.front`, the headers move up to the payload that is left. Checksums are not touched: smoltcp's are off.
+fn rewrite<'p>(packet: &'p mut [u8], cut: &Cut, seq: u32, ack: u32) -> Option<&'p mut [u8]> {
+    let headers = packet.len().checked_sub(cut.front + cut.len)?;
+    if cut.front > 0 {
+        packet.copy_within(..headers, cut.front);
+    }
+    let packet = packet.get_mut(cut.front..)?;
+    let total = packet.len();
+    let tcp_at = match packet.first()? >> 4 {
+        4 => {
+            packet.get_mut(2..4)?.copy_from_slice(&(total.min(65_535) as u16).to_be_bytes());
+            20
+        }
+        _ => {
+            packet.get_mut(4..6)?.copy_from_slice(&((total - 40).min(65_535) as u16).to_be_bytes());
+            40
+        }
+    };
+    let tcp: &mut [u8; 20] = packet.get_mut(tcp_at..)?.first_chunk_mut()?;
+    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
+    tcp[8..12].copy_from_slice(&ack.to_be_bytes());
+    tcp[13] = if cut.fin { (Flags::ACK | Flags::FIN).0 } else { Flags::ACK.0 };
+    tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    Some(packet)
+}

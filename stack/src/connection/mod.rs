@@ -1,0 +1,272 @@
+//! One established connection: the gate, the byte store, the session, and smoltcp behind them.
+//!
+//! The gate owns everything that appears on the wire, in both directions. Two number spaces meet here: sequence numbers
+//! (32 bits, wrapping) on the wire, and stream offsets (64 bits, from 0 at the first payload byte, the FIN counted) inside.
+
+mod close;
+mod gate;
+mod output;
+mod receive;
+mod stream;
+
+use crate::app::App;
+use crate::limits::STORE_RETRY_US;
+use crate::machine::{Machine, Refused, Unit};
+use crate::recovery::Sender;
+use crate::store::{BlockPool, Store};
+use crate::syn::SynRecord;
+use crate::wire::Template;
+use crate::{Caps, CloseReason, Counters, FlowKey, Instant, Queue};
+
+use receive::Receive;
+
+/// What the connections of a shard share.
+pub(crate) struct World {
+    pub(crate) machine: Machine,
+    pub(crate) pool: BlockPool,
+    pub(crate) counters: Counters,
+    pub(crate) caps: Caps,
+    pub(crate) challenge: crate::limiter::Limiter,
+    /// Where a segment with IP options or extension headers is rebuilt without them.
+    pub(crate) plain: Box<[u8]>,
+}
+
+/// What a connection may use while it works: time, frames, and the shard's common things.
+pub(crate) struct Env<'a, Q: Queue> {
+    pub(crate) now: Instant,
+    pub(crate) queue: &'a mut Q,
+    /// A frame being written lives here, so that a panic does not lose it.
+    pub(crate) frame: &'a mut Option<Q::Frame>,
+    pub(crate) world: &'a mut World,
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Fate {
+    /// It goes on.
+    Live,
+    /// It is over; what must be said of it on the wire has been said.
+    Over(CloseReason),
+}
+
+/// The sending half.
+struct Transmit {
+    store: Store,
+    sender: Sender,
+    /// Sequence number of stream offset 0.
+    base: u32,
+    /// The acknowledgement number that smoltcp expects: it never sees us send more than a FIN.
+    machine_ack: u32,
+    /// Largest payload of a segment, bytes: what the peer takes and what the link carries.
+    mss: u16,
+    /// Shift of the windows that the peer sends (RFC 7323).
+    peer_shift: u8,
+    /// Sequence and acknowledgement number of the segment that last set the peer's window (RFC 9293 3.10.7.4).
+    wl1: u32,
+    wl2: u32,
+    /// Largest window that the peer ever offered, bytes: how far an old acknowledgement may lie back (RFC 5961 5.2).
+    max_window: u64,
+    /// The application has ended its stream.
+    shutdown: bool,
+    fin_sent: bool,
+    fin_acked: bool,
+    /// No frame was free: go on in the next turn.
+    blocked: bool,
+}
+
+impl Transmit {
+    #[inline]
+    fn seq(&self, offset: u64) -> u32 {
+        self.base.wrapping_add(offset as u32)
+    }
+}
+
+/// The application's side: what it waits for.
+#[derive(Default)]
+struct Wishes {
+    wake_at: Option<Instant>,
+    /// It asked for room and got less than it could use.
+    short_of_room: core::cell::Cell<bool>,
+    /// Send room when that happened, bytes.
+    room_then: core::cell::Cell<usize>,
+    abort: bool,
+    /// Something was consumed or written in the current callback.
+    progress: bool,
+    /// Something happened that the application must be told of.
+    ready: bool,
+}
+
+/// An established connection.
+pub(crate) struct Connection<S> {
+    pub(crate) key: FlowKey,
+    /// Already in the list of connections to serve in this turn.
+    pub(crate) listed: bool,
+    /// The last segment passed the gate: what its link layer says of the peer may be believed.
+    pub(crate) believed: bool,
+    rx: Receive,
+    tx: Transmit,
+    wishes: Wishes,
+    template: Template,
+    unit: Unit,
+    session: Option<S>,
+    /// When a peer that owes us a FIN is given up.
+    fin_wait_2_ends: Option<Instant>,
+    challenged_at: Instant,
+}
+
+/// What is reused when a connection is over.
+pub(crate) type Parts = (Unit, Store);
+
+impl<S> Connection<S> {
+    /// Brings a connection to life from its handshake. `window` is the one of the handshake's ACK, as it stood on the wire.
+    pub(crate) fn establish(
+        world: &mut World,
+        parts: Parts,
+        syn: &SynRecord,
+        window: u16,
+        session: S,
+    ) -> Result<Self, (Refused, Parts, S)> {
+        let (mut unit, store) = parts;
+        let handshake = crate::machine::Handshake { key: &syn.key, irs: syn.irs, sack_permitted: syn.sack };
+        let machine_ack = match world.machine.open(&mut unit, &handshake) {
+            Ok(next) => next,
+            Err(refused) => return Err((refused, (unit, store), session)),
+        };
+        let peer_shift = syn.peer_shift.unwrap_or(0);
+        let window = u64::from(window) << peer_shift;
+        let mss = syn.peer_mss.min(link_mss(&world.caps, &syn.key));
+        let base = syn.iss.wrapping_add(1);
+        Ok(Connection {
+            key: syn.key,
+            listed: false,
+            believed: false,
+            rx: Receive::new(syn.irs.wrapping_add(1), syn.sack),
+            tx: Transmit {
+                store,
+                sender: Sender::new(usize::from(mss), window),
+                base,
+                machine_ack,
+                mss,
+                peer_shift,
+                wl1: syn.irs.wrapping_add(1),
+                wl2: base,
+                max_window: window,
+                shutdown: false,
+                fin_sent: false,
+                fin_acked: false,
+                blocked: false,
+            },
+            // The application hears of the connection at once: it may have a deadline to set.
+            wishes: Wishes { ready: true, ..Wishes::default() },
+            template: syn.template.clone(),
+            unit,
+            session: Some(session),
+            fin_wait_2_ends: None,
+            challenged_at: Instant::ZERO,
+        })
+    }
+
+    /// Serves the application and sends what there is to send. Called once in a turn for each connection that something
+    /// happened to.
+    pub(crate) fn serve<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) -> Fate {
+        if core::mem::take(&mut self.wishes.ready) {
+            self.run_app(env, app);
+        }
+        if self.wishes.abort {
+            self.send_reset(env);
+            return Fate::Over(CloseReason::Aborted);
+        }
+        self.flush(env);
+        self.after_close(env.now)
+    }
+
+    /// Whether another turn of [`serve`](Self::serve) is wanted without a new event.
+    pub(crate) fn wants_service(&self) -> bool {
+        self.wishes.ready || self.tx.blocked
+    }
+
+    /// Tells the application, at the next `serve`, that it should look around.
+    pub(crate) fn poke(&mut self) {
+        self.wishes.ready = true;
+    }
+
+    /// What is due at `now`. The application and the wire are served by the `serve` that follows.
+    pub(crate) fn on_timer<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) -> Fate {
+        let now = env.now;
+        if self.rx.ack_deadline.is_some_and(|at| at <= now) {
+            self.rx.ack_now();
+        }
+        if self.tx.sender.deadline().is_some_and(|at| at <= now)
+            && let Fate::Over(reason) = self.on_sender_timeout(env)
+        {
+            return Fate::Over(reason);
+        }
+        if self.fin_wait_2_ends.is_some_and(|at| at <= now) {
+            self.send_reset(env);
+            return Fate::Over(CloseReason::TimedOut);
+        }
+        if self.wishes.wake_at.is_some_and(|at| at <= now) {
+            self.wishes.wake_at = None;
+            self.with_app(env, |session, stream, now| app.expired(now, session, stream));
+        }
+        Fate::Live
+    }
+
+    /// The earliest instant at which [`on_timer`](Self::on_timer) has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.tx.sender.deadline(), self.rx.ack_deadline, self.wishes.wake_at, self.fin_wait_2_ends]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn run_app<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) {
+        for _ in 0..crate::limits::READY_PASSES {
+            self.with_app(env, |session, stream, now| app.ready(now, session, stream));
+            let again = self.wishes.progress && !self.wishes.abort && self.unit.unread() > 0;
+            if !again {
+                self.retry_without_blocks(env.now);
+                return;
+            }
+        }
+        self.wishes.ready = true;
+    }
+
+    /// A connection that got no block because others hold them all has nothing in flight that would wake it.
+    fn retry_without_blocks(&mut self, now: Instant) {
+        if self.wishes.short_of_room.get() && self.tx.store.start() == self.tx.store.end() {
+            let retry = now.plus_micros(STORE_RETRY_US);
+            self.wishes.wake_at = Some(self.wishes.wake_at.map_or(retry, |at| at.min(retry)));
+        }
+    }
+
+    /// Ends the connection: what can be used again, and the session for its last call.
+    pub(crate) fn dissolve(mut self, world: &mut World) -> (Parts, Option<S>) {
+        self.tx.store.clear(&mut world.pool);
+        self.unit.recycle();
+        ((self.unit, self.tx.store), self.session)
+    }
+
+    /// Whether a frame came over another link layer than ours go to.
+    #[inline]
+    pub(crate) fn link_differs(&self, link: &crate::wire::LinkView) -> bool {
+        self.template.link_differs(link)
+    }
+
+    /// Sends what follows over another link layer.
+    pub(crate) fn set_link(&mut self, link: &crate::wire::LinkHeader) {
+        self.template.set_link(link);
+    }
+
+    /// Our next sequence number and the next one we expect: what TIME-WAIT remembers.
+    pub(crate) fn sequence_numbers(&self) -> (u32, u32) {
+        (self.tx.seq(self.tx.sender.nxt()), self.rx.seq(self.rx.next))
+    }
+}
+
+/// Largest TCP payload that fits the link without options, bytes.
+pub(crate) fn link_mss(caps: &Caps, key: &FlowKey) -> u16 {
+    let headers = if key.is_v4() { 40 } else { 60 };
+    caps.mtu.saturating_sub(headers).min(65_535 - 60) as u16
+}

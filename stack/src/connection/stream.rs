@@ -1,0 +1,122 @@
+//! A connection as its application sees it.
+
+use super::{Connection, Env, Receive, Transmit, Wishes};
+use crate::app::Stream;
+use crate::limits::STORE_MAX;
+use crate::machine::Unit;
+use crate::store::BlockPool;
+use crate::{Content, Counters, Instant, Queue};
+use core::ops::Range;
+
+/// The view of one connection during one callback.
+pub(super) struct View<'a> {
+    unit: &'a mut Unit,
+    rx: &'a mut Receive,
+    tx: &'a mut Transmit,
+    wishes: &'a mut Wishes,
+    pool: &'a mut BlockPool,
+    counters: &'a mut Counters,
+}
+
+impl<S> Connection<S> {
+    /// Calls the application with its session and its view of this connection.
+    pub(super) fn with_app<Q: Queue>(
+        &mut self,
+        env: &mut Env<'_, Q>,
+        call: impl FnOnce(&mut S, &mut View<'_>, Instant),
+    ) {
+        let Some(session) = self.session.as_mut() else { return };
+        self.wishes.progress = false;
+        let mut view = View {
+            unit: &mut self.unit,
+            rx: &mut self.rx,
+            tx: &mut self.tx,
+            wishes: &mut self.wishes,
+            pool: &mut env.world.pool,
+            counters: &mut env.world.counters,
+        };
+        call(session, &mut view, env.now);
+    }
+}
+
+impl View<'_> {
+    /// The application could use more room than there is: it is to hear when there is more.
+    fn fell_short(&self, room: usize) {
+        if !self.wishes.short_of_room.replace(true) {
+            self.wishes.room_then.set(room);
+        }
+    }
+}
+
+impl Stream for View<'_> {
+    #[inline]
+    fn recv(&mut self, read: impl FnOnce(&[u8]) -> usize) -> usize {
+        let n = self.unit.recv(read);
+        self.rx.consumed += n as u64;
+        self.wishes.progress |= n > 0;
+        n
+    }
+
+    fn finished(&self) -> bool {
+        self.rx.finished && self.unit.unread() == 0
+    }
+
+    #[inline]
+    fn send(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        if self.tx.shutdown || self.wishes.abort {
+            write(&mut []);
+            return 0;
+        }
+        let mut offered = 0;
+        let n = self.tx.store.write(self.pool, |room| {
+            offered = room.len();
+            write(room)
+        });
+        if offered == 0 {
+            self.counters.store_exhausted += u64::from(self.pool.free() == 0);
+            self.fell_short(0);
+        }
+        self.wishes.progress |= n > 0;
+        n
+    }
+
+    fn send_shared(&mut self, content: &Content, range: Range<usize>) -> bool {
+        if self.tx.shutdown || self.wishes.abort {
+            return false;
+        }
+        let sent = self.tx.store.share(content, range);
+        if sent {
+            self.wishes.progress = true;
+        } else {
+            self.fell_short(self.send_capacity());
+        }
+        sent
+    }
+
+    fn send_capacity(&self) -> usize {
+        if self.tx.shutdown || self.wishes.abort {
+            return 0;
+        }
+        let room = self.tx.store.room(self.pool);
+        if room < STORE_MAX {
+            self.fell_short(room);
+        }
+        room
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        self.tx.store.end() - self.tx.store.start()
+    }
+
+    fn wake_at(&mut self, deadline: Option<Instant>) {
+        self.wishes.wake_at = deadline;
+    }
+
+    fn shutdown(&mut self) {
+        self.tx.shutdown = true;
+    }
+
+    fn abort(&mut self) {
+        self.wishes.abort = true;
+    }
+}
