@@ -6,15 +6,23 @@
 //! while the gate around it owns everything that appears on the wire.
 
 pub mod app;
+mod connection;
 pub mod content;
 pub mod counters;
 pub mod flow;
+mod isn;
 pub mod key;
+pub mod limiter;
 pub mod limits;
+mod machine;
 pub mod queue;
 pub mod recovery;
+pub mod shard;
 pub mod store;
+pub mod stray;
+mod syn;
 pub mod time;
+mod timewait;
 pub mod wheel;
 pub mod wire;
 
@@ -23,4 +31,6 @@ pub use content::Content;
 pub use counters::Counters;
 pub use key::FlowKey;
 pub use queue::{Caps, Frame, Queue, QueueStats, RxChecksum, TxOffload};
+pub use shard::{Shard, ShardConfig, Turn};
 pub use time::Instant;
+pub use wire::Addresses;

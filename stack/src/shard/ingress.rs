@@ -1,0 +1,181 @@
+//! A frame's way in: whose is it?
+
+use super::{Flow, Shard};
+use crate::app::App;
+use crate::stray::Stray;
+use crate::wire::checksum::{Verdict, verify_tcp};
+use crate::wire::{self, DropReason, Kind, LinkHeader, LinkView, Outgoing, Segment, Template, TxChecksum};
+use crate::{Frame, Instant, Queue, RxChecksum, TxOffload};
+
+impl<A: App, Q: Queue> Shard<A, Q> {
+    /// Deals with one received frame and gives its buffer back.
+    pub(super) fn on_frame(&mut self, now: Instant, queue: &mut Q, app: &mut A, mut frame: Q::Frame) {
+        let checksum = frame.rx_checksum();
+        self.on_bytes(now, queue, app, frame.bytes_mut(), checksum, 0);
+        queue.release(frame);
+    }
+
+    /// Deals with a frame that another shard did not know.
+    pub(super) fn on_stray(&mut self, now: Instant, queue: &mut Q, app: &mut A, mut stray: Stray) {
+        self.on_bytes(now, queue, app, &mut stray.bytes, stray.checksum, stray.seen_by);
+    }
+
+    fn on_bytes(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        bytes: &mut [u8],
+        checksum: RxChecksum,
+        seen_by: usize,
+    ) {
+        let parsed = wire::parse(bytes);
+        match parsed.kind {
+            Kind::Tcp(segment) => {
+                if self.is_for_us(&segment) && self.checksum_holds(bytes, &segment, checksum) {
+                    self.on_segment(now, queue, app, &parsed.link, &segment, bytes, (checksum, seen_by));
+                }
+            }
+            Kind::Drop(reason) => reason.count(&mut self.world.counters),
+            Kind::Arp | Kind::Icmp4(_) | Kind::Icmp6(_) => self.answer_below_tcp(now, queue, bytes, &parsed),
+        }
+    }
+
+    fn is_for_us(&mut self, segment: &Segment) -> bool {
+        // A segment to a group is never ours to answer (RFC 1122 4.2.3.10).
+        let ours = !segment.group_dst && self.responder.is_local(&segment.key.local);
+        if !ours {
+            DropReason::OtherAddress.count(&mut self.world.counters);
+        }
+        ours
+    }
+
+    #[inline]
+    fn checksum_holds(&mut self, bytes: &[u8], segment: &Segment, known: RxChecksum) -> bool {
+        if known != RxChecksum::Unknown {
+            return true;
+        }
+        let holds = match verify_tcp(bytes, segment) {
+            Verdict::Valid => true,
+            Verdict::PseudoHeaderOnly => self.world.caps.rx_partial_checksums,
+            Verdict::Bad => false,
+        };
+        if !holds {
+            DropReason::L4Checksum.count(&mut self.world.counters);
+        }
+        holds
+    }
+
+    fn answer_below_tcp(&mut self, now: Instant, queue: &mut Q, bytes: &[u8], parsed: &wire::Parsed) {
+        let Some(mut frame) = queue.alloc_tx() else {
+            self.world.counters.tx_exhausted += 1;
+            return;
+        };
+        frame.set_len(frame.capacity());
+        match self.responder.answer(now, bytes, parsed, frame.bytes_mut(), &mut self.world.counters) {
+            Some(len) => {
+                frame.set_len(len);
+                queue.tx(frame, TxOffload::NONE);
+                self.world.counters.tx_frames += 1;
+            }
+            None => queue.release(frame),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way: everything it carries goes on
+    fn on_segment(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+        travelled: (RxChecksum, usize),
+    ) {
+        match self.find(segment) {
+            Some(Flow::Live(id)) => self.on_live(now, queue, app, id, link, segment, bytes),
+            Some(Flow::Syn(position)) => self.on_half_open(now, queue, app, position, link, segment, bytes),
+            Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, position, link, segment, bytes),
+            None => {
+                self.on_unknown(now, queue, link, segment, bytes, travelled);
+                return;
+            }
+        }
+        if travelled.1 > 0 {
+            self.world.counters.stray_claimed += 1;
+        }
+    }
+
+    #[inline]
+    fn find(&self, segment: &Segment) -> Option<Flow> {
+        let key = &segment.key;
+        let found = self.flows.find(self.flows.hash(key), |value| match Flow::unpack(value) {
+            Flow::Live(id) => self.live.get(id).is_some_and(|c| c.key == *key),
+            Flow::Syn(position) => self.syn.record(position).is_some_and(|r| r.key == *key),
+            Flow::TimeWait(position) => self.time_wait.record(position).key == *key,
+        });
+        found.map(Flow::unpack)
+    }
+
+    fn on_unknown(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &[u8],
+        (checksum, seen_by): (RxChecksum, usize),
+    ) {
+        let flags = segment.flags;
+        if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
+            self.on_syn(now, queue, link, segment, bytes);
+        } else if self.strays.as_ref().is_some_and(|s| s.leads_on(seen_by)) {
+            self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: seen_by + 1 });
+        } else {
+            self.answer_nobody(now, queue, link, segment);
+        }
+    }
+
+    fn pass_on(&mut self, stray: Stray) {
+        let Some(strays) = &self.strays else { return };
+        if strays.pass_on(stray) {
+            self.world.counters.stray_sent += 1;
+        } else {
+            self.world.counters.drop_stray_full += 1;
+        }
+    }
+
+    /// RST to a segment of no connection (RFC 9293 3.10.7.1), within limits.
+    pub(super) fn answer_nobody(&mut self, now: Instant, queue: &mut Q, link: &LinkView, segment: &Segment) {
+        let Some(reset) = wire::reset_for(segment) else { return };
+        if !self.rst_limit.allow(now) {
+            self.world.counters.rst_limited += 1;
+            return;
+        }
+        let template = self.template(link, segment);
+        if self.send_bare(queue, &template, &reset) {
+            self.world.counters.rst_sent += 1;
+        }
+    }
+
+    /// Headers that lead back to where a segment came from.
+    pub(super) fn template(&self, link: &LinkView, segment: &Segment) -> Template {
+        let mut header = LinkHeader::answering(link, self.world.caps.mac);
+        header.dst = self.responder.route(&segment.key.peer, link.src);
+        Template::new(&header, &segment.key)
+    }
+
+    /// Sends a segment without payload; false when no frame was free.
+    pub(super) fn send_bare(&mut self, queue: &mut Q, template: &Template, segment: &Outgoing<'_>) -> bool {
+        let Some(mut frame) = queue.alloc_tx() else {
+            self.world.counters.tx_exhausted += 1;
+            return false;
+        };
+        frame.set_len(template.header_len() + segment.options.len());
+        template.write(frame.bytes_mut(), segment, TxChecksum::Full);
+        queue.tx(frame, TxOffload::NONE);
+        self.world.counters.tx_frames += 1;
+        true
+    }
+}

@@ -1,0 +1,275 @@
+//! One core's world: flows, connections, listeners, timers, buffers, counters.
+//!
+//! A shard shares nothing with the others but the stray rings. It is driven by [`Shard::turn`]: one call takes a burst
+//! of frames in, serves the connections that something happened to, and puts frames out.
+
+mod handshake;
+mod ingress;
+mod lifecycle;
+mod slab;
+
+use core::net::IpAddr;
+
+use crate::app::{App, Listener};
+use crate::connection::{Connection, World};
+use crate::flow::FlowTable;
+use crate::isn::IsnSource;
+use crate::limiter::Limiter;
+use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN};
+use crate::machine::Machine;
+use crate::queue::BURST;
+use crate::store::BlockPool;
+use crate::stray::StrayLink;
+use crate::syn::SynTable;
+use crate::timewait::TimeWaitTable;
+use crate::wheel::Wheel;
+use crate::wire::{Addresses, Responder, ResponderConfig};
+use crate::{Caps, CloseReason, Counters, Frame, Instant, Queue, TxOffload};
+
+use slab::Slab;
+
+/// How a shard is set up.
+pub struct ShardConfig {
+    /// What is listened on; every address that is ours counts.
+    pub listeners: Vec<Listener>,
+    /// Which addresses are ours.
+    pub addresses: Addresses,
+    /// Routers for peers outside our prefixes; at most one for each family is used.
+    pub gateways: Vec<IpAddr>,
+    /// What this shard may hold.
+    pub limits: Limits,
+    /// Random bytes that nobody else knows; the same for all shards of a server.
+    pub secret: [u8; 32],
+    /// The way to the other shards, if there are any.
+    pub strays: Option<StrayLink>,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Turn {
+    /// Frames came in, or something is left to do at once: do not sleep.
+    pub busy: bool,
+    /// When the next turn is needed even if no frame comes.
+    pub deadline: Option<Instant>,
+}
+
+/// One core's world. `A` is the application, `Q` where its frames come from.
+pub struct Shard<A: App, Q: Queue> {
+    world: World,
+    flows: FlowTable,
+    live: Slab<Connection<A::Session>>,
+    wheel: Wheel,
+    syn: SynTable,
+    time_wait: TimeWaitTable,
+    responder: Responder,
+    listeners: Vec<Listener>,
+    isn: IsnSource,
+    strays: Option<StrayLink>,
+    rst_limit: Limiter,
+    /// Connections that something happened to in this turn.
+    touched: Vec<u32>,
+    /// Connections that want another turn without an event.
+    pending: Vec<u32>,
+    burst: Vec<Q::Frame>,
+    frame: Option<Q::Frame>,
+    draining: bool,
+    drained: bool,
+}
+
+/// Which table a value of the flow table leads to; the rest is the position there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flow {
+    Live(u32),
+    Syn(u32),
+    TimeWait(u32),
+}
+
+const KIND_SHIFT: u32 = 30;
+const KIND_POSITION: u32 = (1 << KIND_SHIFT) - 1;
+
+impl Flow {
+    #[inline]
+    fn unpack(value: u32) -> Flow {
+        let position = value & KIND_POSITION;
+        match value >> KIND_SHIFT {
+            0 => Flow::Live(position),
+            1 => Flow::Syn(position),
+            _ => Flow::TimeWait(position),
+        }
+    }
+
+    #[inline]
+    fn pack(self) -> u32 {
+        match self {
+            Flow::Live(position) => position,
+            Flow::Syn(position) => position | 1 << KIND_SHIFT,
+            Flow::TimeWait(position) => position | 2 << KIND_SHIFT,
+        }
+    }
+}
+
+impl<A: App, Q: Queue> Shard<A, Q> {
+    /// Sets aside all memory that `config.limits` allows; nothing is allocated for a packet later.
+    pub fn new(config: ShardConfig, caps: Caps) -> Self {
+        let limits = config.limits;
+        let seed = |at: usize| {
+            let bytes = config.secret[at..at + 8].first_chunk().copied().unwrap_or_default();
+            u64::from_le_bytes(bytes)
+        };
+        let mut isn_secret = [0u8; 16];
+        isn_secret.copy_from_slice(&config.secret[..16]);
+        let flows = limits.connections + limits.syn_backlog + limits.time_wait;
+        Shard {
+            world: World {
+                machine: Machine::new(seed(16) ^ seed(24)),
+                pool: BlockPool::new(limits.store_blocks),
+                counters: Counters::default(),
+                caps,
+                challenge: Limiter::new(limits::CHALLENGE_PER_S),
+                plain: vec![0; 65_536 + 64].into(),
+            },
+            flows: FlowTable::new(flows, [seed(16), seed(24)]),
+            live: Slab::new(&limits),
+            wheel: Wheel::new(limits.connections),
+            syn: SynTable::new(limits.syn_backlog),
+            time_wait: TimeWaitTable::new(limits.time_wait),
+            responder: Responder::new(ResponderConfig {
+                mac: caps.mac,
+                addresses: config.addresses,
+                gateways: config.gateways,
+                echo_limit_per_s: limits::ECHO_REPLIES_PER_S,
+            }),
+            listeners: config.listeners,
+            isn: IsnSource::new(&isn_secret),
+            strays: config.strays,
+            rst_limit: Limiter::new(limits::RST_PER_S),
+            touched: Vec::with_capacity(limits.connections.min(4096)),
+            pending: Vec::with_capacity(limits.connections.min(4096)),
+            burst: Vec::with_capacity(BURST),
+            frame: None,
+            draining: false,
+            drained: false,
+        }
+    }
+
+    /// Takes in a burst, serves what it touched and what is due, sends what is to be sent.
+    pub fn turn(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> Turn {
+        queue.begin();
+        let mut burst = core::mem::take(&mut self.burst);
+        let received = queue.rx_burst(&mut burst, BURST);
+        self.world.counters.rx_frames += received as u64;
+        for frame in burst.drain(..) {
+            self.on_frame(now, queue, app, frame);
+        }
+        self.burst = burst;
+        let strays = self.take_strays(now, queue, app);
+        self.on_timers(now, queue, app);
+        self.serve_touched(now, queue, app);
+        self.send_own(now, queue);
+        queue.end();
+        let busy = received > 0 || strays > 0 || !self.pending.is_empty();
+        Turn { busy, deadline: self.deadline() }
+    }
+
+    /// Stops accepting and tells the application; live connections go on until they end, or until
+    /// [`abort_all`](Self::abort_all).
+    pub fn drain(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
+        if core::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        app.draining();
+        queue.begin();
+        for id in self.live.ids() {
+            self.live.with(id, |c| c.poke());
+            self.touch(id);
+        }
+        self.serve_touched(now, queue, app);
+        queue.end();
+    }
+
+    /// Resets every connection.
+    pub fn abort_all(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
+        queue.begin();
+        for id in self.live.ids() {
+            self.reset(now, queue, app, id, CloseReason::Drained);
+        }
+        queue.end();
+        self.drained = true;
+    }
+
+    /// Connections that are established.
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Half-open connections.
+    pub fn half_open(&self) -> usize {
+        self.syn.len()
+    }
+
+    /// Flows in TIME-WAIT.
+    pub fn time_wait(&self) -> usize {
+        self.time_wait.len()
+    }
+
+    /// Blocks of send store that nobody holds.
+    pub fn free_blocks(&self) -> usize {
+        self.world.pool.free()
+    }
+
+    /// Running totals.
+    pub fn counters(&self) -> &Counters {
+        &self.world.counters
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.wheel.next_deadline(), self.syn.deadline(), self.time_wait.deadline(), self.responder.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What is due: half-open connections, TIME-WAIT, connections. Bounded; what is left over is due in the next turn.
+    fn on_timers(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
+        self.on_syn_timers(now, queue);
+        let mut budget = TIMERS_PER_TURN;
+        while budget > 0
+            && let Some((position, key)) = self.time_wait.pop_expired(now)
+        {
+            budget -= 1;
+            let hash = self.flows.hash(&key);
+            self.flows.remove(hash, Flow::TimeWait(position).pack());
+        }
+        let mut budget = TIMERS_PER_TURN as u32;
+        while let Some(id) = self.wheel.pop_expired(now, &mut budget) {
+            self.on_connection_timer(now, queue, app, id);
+        }
+    }
+
+    fn take_strays(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> usize {
+        for taken in 0..STRAYS_PER_TURN {
+            let Some(stray) = self.strays.as_ref().and_then(StrayLink::take) else { return taken };
+            self.on_stray(now, queue, app, stray);
+        }
+        STRAYS_PER_TURN
+    }
+
+    /// Frames of our own accord: announcements, questions for the gateway.
+    fn send_own(&mut self, now: Instant, queue: &mut Q) {
+        while self.responder.deadline().is_some_and(|at| at <= now) {
+            let Some(mut frame) = queue.alloc_tx() else { return };
+            frame.set_len(frame.capacity());
+            match self.responder.poll(now, frame.bytes_mut(), &mut self.world.counters) {
+                Some(len) => {
+                    frame.set_len(len);
+                    queue.tx(frame, TxOffload::NONE);
+                    self.world.counters.tx_frames += 1;
+                }
+                None => {
+                    queue.release(frame);
+                    return;
+                }
+            }
+        }
+    }
+}

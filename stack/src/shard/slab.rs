@@ -1,0 +1,86 @@
+//! Connections by number, and the units and stores that pass from one to the next.
+
+use crate::connection::Parts;
+use crate::limits::Limits;
+use crate::machine::Arena;
+use crate::store::Store;
+
+/// A bounded slab. A number is used again after its connection is gone.
+pub(super) struct Slab<T> {
+    slots: Vec<Option<T>>,
+    free: Vec<u32>,
+    capacity: usize,
+    arena: Arena,
+    parts: Vec<Parts>,
+}
+
+impl<T> Slab<T> {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Slab {
+            slots: Vec::with_capacity(limits.connections),
+            free: Vec::with_capacity(limits.connections),
+            capacity: limits.connections,
+            arena: Arena::new(limits),
+            parts: Vec::with_capacity(limits.connections),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() == self.capacity
+    }
+
+    /// A unit and a store for a new connection, warm ones first; `None` when all are in use.
+    pub(super) fn take_parts(&mut self) -> Option<Parts> {
+        self.parts.pop().or_else(|| Some((self.arena.unit()?, Store::new())))
+    }
+
+    pub(super) fn give_parts(&mut self, parts: Parts) {
+        self.parts.push(parts);
+    }
+
+    /// Adds an entry and returns its number. The caller has checked [`is_full`](Self::is_full).
+    pub(super) fn insert(&mut self, entry: T) -> u32 {
+        match self.free.pop() {
+            Some(id) => {
+                self.slots[id as usize] = Some(entry);
+                id
+            }
+            None => {
+                debug_assert!(self.slots.len() < self.capacity);
+                self.slots.push(Some(entry));
+                (self.slots.len() - 1) as u32
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<T> {
+        let entry = self.slots.get_mut(id as usize)?.take()?;
+        self.free.push(id);
+        Some(entry)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: u32) -> Option<&T> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
+    pub(super) fn with(&mut self, id: u32, f: impl FnOnce(&mut T)) {
+        if let Some(entry) = self.get_mut(id) {
+            f(entry);
+        }
+    }
+
+    /// The numbers in use. Allocates: for drain and the like.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        (0..self.slots.len() as u32).filter(|&id| self.slots[id as usize].is_some()).collect()
+    }
+}

@@ -1,0 +1,244 @@
+//! Packet traces: the life of a connection as RFC 9293 has it, seen from the wire.
+
+mod common;
+use common::*;
+use khamsin_stack::CloseReason::*;
+use khamsin_stack::wire::{Flags, VlanTags};
+
+const FIN_ACK: Flags = Flags(0x11);
+const FIN_PSH_ACK: Flags = Flags(0x19);
+
+#[test]
+fn handshake_echo_and_orderly_close() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.send(ack(6, 6));
+    w.silence();
+    w.send(fin(6, 6));
+    // The FIN is acknowledged by ours.
+    w.expect(FIN_ACK, 6, 7, b"");
+    w.send(ack(7, 7));
+    w.silence();
+    assert_eq!(w.events(), [Event::Open, Event::Data(b"hello".into()), Event::Finished, Event::Closed(Finished)]);
+    assert_eq!(w.counters().closed_finished, 1);
+    assert_eq!(w.shard.time_wait(), 0, "the peer closed first");
+    w.quiescent();
+}
+
+#[test]
+fn the_same_over_ipv6_and_vlan() {
+    let mut w = World::v6();
+    w.tags = VlanTags::dot1q(100, 3);
+    w.establish();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.send(fin(6, 6));
+    w.expect(FIN_ACK, 6, 7, b"");
+    w.send(ack(7, 7));
+    w.quiescent();
+}
+
+#[test]
+fn syn_ack_carries_mss_scale_and_sack_only_if_asked() {
+    let mut w = World::new();
+    w.send(syn());
+    let got = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    assert_eq!(got.options, [2, 4, 5, 0xb4, 3, 3, 0, 1, 4, 2, 1, 1]);
+    w.send(rst(1));
+    assert_eq!(w.shard.half_open(), 0);
+    w.send(Seg { options: vec![], ..syn() });
+    assert_eq!(w.expect(Flags::SYN | Flags::ACK, 0, 1, b"").options, [2, 4, 5, 0xb4]);
+}
+
+#[test]
+fn syn_ack_is_sent_again_and_the_half_open_connection_expires() {
+    let mut w = World::new();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.pass(1_100);
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.silence();
+    w.pass(120_000);
+    assert_eq!(w.counters().syn_retransmitted, 5);
+    assert_eq!(w.counters().syn_expired, 1);
+    assert_eq!(w.shard.half_open(), 0);
+    w.queue.tx.clear();
+    // Its flow is forgotten: a late ACK draws a reset.
+    w.send(ack(1, 1));
+    w.expect(Flags::RST, 1, 0, b"");
+}
+
+#[test]
+fn a_repeated_syn_draws_the_syn_ack_and_a_new_one_starts_over() {
+    let mut w = World::new();
+    w.send(syn());
+    let first = w.server_isn;
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.pass(10);
+    w.send(Seg { seq: 5000, ..syn() });
+    w.expect(Flags::SYN | Flags::ACK, 0, 5001, b"");
+    assert_ne!(w.server_isn, first);
+    assert_eq!(w.shard.half_open(), 1);
+}
+
+#[test]
+fn data_on_the_handshakes_ack_is_served() {
+    let mut w = World::new();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(data(1, 1, b"early"));
+    w.expect_data(1, 6, b"early");
+}
+
+#[test]
+fn we_close_first_and_enter_time_wait() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.expect(FIN_ACK, 1, 5, b"");
+    w.send(ack(5, 2));
+    w.silence();
+    // Half-closed: the peer goes on sending.
+    w.send(data(5, 2, b"more"));
+    w.pass(100);
+    w.expect_ack(2, 9);
+    w.send(fin(9, 2));
+    w.expect_ack(2, 10);
+    assert_eq!(w.events().last(), Some(&Event::Closed(Finished)));
+    assert_eq!((w.shard.live(), w.shard.time_wait()), (0, 1));
+    // The peer did not hear our last ACK.
+    w.send(fin(9, 2));
+    w.expect_ack(2, 10);
+    // A reset does not end TIME-WAIT (RFC 1337).
+    w.send(rst(10));
+    assert_eq!(w.shard.time_wait(), 1);
+    w.pass(61_000);
+    assert_eq!(w.shard.time_wait(), 0);
+    w.quiescent();
+}
+
+#[test]
+fn a_new_syn_takes_over_a_flow_in_time_wait() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.expect(FIN_ACK, 1, 5, b"");
+    w.send(fin(5, 2));
+    w.expect_ack(2, 6);
+    assert_eq!(w.shard.time_wait(), 1);
+    w.send(Seg { seq: 100_000, ..syn() });
+    let old = w.server_isn;
+    w.expect(Flags::SYN | Flags::ACK, 0, 100_001, b"");
+    assert!(w.server_isn.wrapping_sub(old) as i32 > 2, "beyond the old numbers");
+    assert_eq!(w.shard.time_wait(), 0);
+    w.send(ack(100_001, 1));
+    assert_eq!(w.shard.live(), 1);
+}
+
+#[test]
+fn simultaneous_close() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.expect(FIN_ACK, 1, 5, b"");
+    w.send(fin(5, 1)); // crossed ours
+    w.expect_ack(2, 6);
+    w.send(ack(6, 2));
+    assert_eq!((w.shard.live(), w.shard.time_wait()), (0, 1));
+}
+
+#[test]
+fn fin_rides_on_data_both_ways() {
+    let mut w = World::established();
+    w.send(seg(FIN_PSH_ACK, 1, 1, b"bye"));
+    w.expect(FIN_PSH_ACK, 1, 5, b"bye");
+    w.send(ack(5, 5));
+    assert_eq!(w.events().last(), Some(&Event::Closed(Finished)));
+    w.quiescent();
+}
+
+#[test]
+fn a_lost_fin_is_sent_again() {
+    let mut w = World::established();
+    w.send(fin(1, 1));
+    w.expect(FIN_ACK, 1, 2, b"");
+    w.pass(1_200);
+    w.expect(FIN_ACK, 1, 2, b"");
+    w.send(ack(2, 2));
+    w.quiescent();
+}
+
+#[test]
+fn fin_wait_2_ends() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.expect(FIN_ACK, 1, 5, b"");
+    w.send(ack(5, 2));
+    w.pass(61_000);
+    w.expect(Flags::RST | Flags::ACK, 2, 5, b"");
+    assert_eq!(w.events().last(), Some(&Event::Closed(TimedOut)));
+    assert_eq!(w.counters().closed_timed_out, 1);
+    w.quiescent();
+}
+
+#[test]
+fn the_application_aborts() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"abort"));
+    w.expect(Flags::RST | Flags::ACK, 1, 6, b"");
+    assert_eq!(w.events().last(), Some(&Event::Closed(Aborted)));
+    assert_eq!(w.counters().closed_aborted, 1);
+    w.quiescent();
+}
+
+#[test]
+fn the_peer_resets() {
+    let mut w = World::established();
+    w.send(rst(1));
+    w.silence();
+    assert_eq!(w.events().last(), Some(&Event::Closed(PeerReset)));
+    assert_eq!(w.counters().closed_reset, 1);
+    w.quiescent();
+}
+
+#[test]
+fn a_deadline_of_the_application_is_kept() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"timer"));
+    w.pass(2_900);
+    w.expect_ack(1, 6); // the delayed acknowledgement
+    assert_eq!(w.events().len(), 2);
+    w.pass(200);
+    assert_eq!(w.events().last(), Some(&Event::Expired));
+    w.expect_data(1, 6, b"ding");
+}
+
+#[test]
+fn a_panic_resets_that_connection_and_the_shard_lives() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"panic"));
+    w.expect(Flags::RST | Flags::ACK, 1, 6, b"");
+    assert_eq!(w.counters().closed_panicked, 1);
+    assert_eq!(w.events().last(), Some(&Event::Closed(Panicked)));
+    w.quiescent();
+    w.key.peer_port += 1;
+    w.establish();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+}
+
+#[test]
+fn draining_refuses_the_new_and_finishes_the_old() {
+    let mut w = World::established();
+    w.shard.drain(w.now, &mut w.queue, &mut w.app);
+    w.key.peer_port += 1;
+    w.server_isn = 0; // the RST has sequence number 0
+    w.send(syn());
+    w.expect(Flags::RST | Flags::ACK, 0, 1, b"");
+    assert_eq!(w.counters().drop_draining, 1);
+    w.key.peer_port -= 1;
+    assert_eq!(w.shard.live(), 1);
+    w.shard.abort_all(w.now, &mut w.queue, &mut w.app);
+    assert_eq!(w.counters().closed_drained, 1);
+    w.quiescent();
+}
