@@ -12,7 +12,7 @@ static BODY: OnceLock<Arc<[u8]>> = OnceLock::new();
 
 /// What the application does on a listener.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Habit {
+pub(crate) enum Habit {
     /// Sends back what comes, as far as there is room; ends its stream when the peer has.
     Echo,
     /// The same, one byte for each call.
@@ -37,7 +37,7 @@ pub enum Habit {
     Amplifier,
 }
 
-pub const ALL: [Habit; 11] = [
+pub(crate) const ALL: [Habit; 11] = [
     Habit::Echo,
     Habit::EchoByOne,
     Habit::Panic,
@@ -51,21 +51,21 @@ pub const ALL: [Habit; 11] = [
     Habit::Amplifier,
 ];
 
-pub struct Session {
+pub(crate) struct Session {
     habit: Habit,
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     ticks: u32,
     sent: bool,
 }
 
-pub struct TestApp {
-    pub body: Content,
-    pub opened: usize,
-    pub ready_calls: usize,
-    pub drained: usize,
-    pub closed: Vec<(SocketAddr, CloseReason)>,
+pub(crate) struct TestApp {
+    pub(crate) body: Content,
+    pub(crate) opened: usize,
+    pub(crate) ready_calls: usize,
+    pub(crate) drained: usize,
+    pub(crate) closed: Vec<(SocketAddr, CloseReason)>,
     /// Bytes that `Sink` saw, by peer, in the order of arrival.
-    pub sunk: Vec<(SocketAddr, usize)>,
+    pub(crate) sunk: Vec<(SocketAddr, usize)>,
 }
 
 impl TestApp {
@@ -80,12 +80,12 @@ impl TestApp {
         }
     }
 
-    pub fn reasons(&self) -> Vec<CloseReason> {
+    pub(crate) fn reasons(&self) -> Vec<CloseReason> {
         self.closed.iter().map(|c| c.1).collect()
     }
 }
 
-pub fn echo(stream: &mut impl Stream, most: usize) -> usize {
+pub(crate) fn echo(stream: &mut impl Stream, most: usize) -> usize {
     let mut bytes = [0; 4096];
     let most = most.min(stream.send_capacity()).min(bytes.len());
     let n = stream.recv(|data| {
@@ -178,15 +178,15 @@ impl App for TestApp {
     }
 }
 
-pub struct Bench {
-    pub host: Host<TestApp>,
-    pub app: TestApp,
-    pub now: Instant,
+pub(crate) struct Bench {
+    pub(crate) host: Host<TestApp>,
+    pub(crate) app: TestApp,
+    pub(crate) now: Instant,
     addresses: Vec<SocketAddr>,
 }
 
 impl Bench {
-    pub fn new(trigger: Trigger, connections: usize) -> Self {
+    pub(crate) fn new(trigger: Trigger, connections: usize) -> Self {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = (0..ALL.len()).map(|app| (any, Listener { app, port: 0 })).collect();
         let config = Config { listeners, trigger, connections, reuse_port: false };
@@ -195,25 +195,25 @@ impl Bench {
         Bench { host, app: TestApp::new(), now: Instant::from_millis(5), addresses }
     }
 
-    pub fn address(&self, habit: Habit) -> SocketAddr {
+    pub(crate) fn address(&self, habit: Habit) -> SocketAddr {
         self.addresses[ALL.iter().position(|&h| h == habit).unwrap()]
     }
 
     /// A connected client that does not block.
-    pub fn connect(&self, habit: Habit) -> TcpStream {
+    pub(crate) fn connect(&self, habit: Habit) -> TcpStream {
         let client = TcpStream::connect(self.address(habit)).unwrap();
         client.set_nonblocking(true).unwrap();
         client
     }
 
     /// One round of the loop.
-    pub fn turn(&mut self) -> usize {
+    pub(crate) fn turn(&mut self) -> usize {
         self.host.wait(Some(Duration::from_millis(1))).unwrap();
         self.host.turn(self.now, &mut self.app)
     }
 
     /// Turns until `done`, or fails.
-    pub fn until(&mut self, mut done: impl FnMut(&mut Bench) -> bool) {
+    pub(crate) fn until(&mut self, mut done: impl FnMut(&mut Bench) -> bool) {
         for _ in 0..200_000 {
             if done(self) {
                 return;
@@ -224,7 +224,7 @@ impl Bench {
     }
 
     /// Turns until twenty turns in a row had nothing to do; fails if that never comes, as in a busy loop.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let mut idle = 0;
         self.until(|bench| {
             idle = if bench.turn() == 0 { idle + 1 } else { 0 };
@@ -233,7 +233,7 @@ impl Bench {
     }
 
     /// Reads exactly `len` bytes.
-    pub fn read(&mut self, client: &mut TcpStream, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, client: &mut TcpStream, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let mut at = 0;
         self.until(|_| {
@@ -244,7 +244,7 @@ impl Bench {
     }
 
     /// Writes all of `bytes`.
-    pub fn write(&mut self, client: &mut TcpStream, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, client: &mut TcpStream, bytes: &[u8]) {
         let mut at = 0;
         self.until(|_| {
             at += some(client.write(&bytes[at..]));
@@ -253,7 +253,7 @@ impl Bench {
     }
 
     /// Reads until the end of the stream or an error other than `WouldBlock`.
-    pub fn read_to_end(&mut self, client: &mut TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
+    pub(crate) fn read_to_end(&mut self, client: &mut TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
         let mut bytes = Vec::new();
         let mut error = None;
         let mut piece = vec![0; 65_536];
@@ -274,7 +274,7 @@ impl Bench {
 }
 
 /// Bytes moved, 0 if the call would have blocked.
-pub fn some(outcome: std::io::Result<usize>) -> usize {
+pub(crate) fn some(outcome: std::io::Result<usize>) -> usize {
     match outcome {
         Ok(n) => n,
         Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
@@ -283,6 +283,6 @@ pub fn some(outcome: std::io::Result<usize>) -> usize {
 }
 
 /// Bytes that no two offsets of a stream are likely to share.
-pub fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }

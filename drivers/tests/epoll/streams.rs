@@ -181,7 +181,7 @@ fn a_fast_sender_starves_nobody(trigger: Trigger) {
     let slow_name = slow.local_addr().unwrap();
     bench.app.sunk.clear();
     while some(fast.write(&load)) > 0 {}
-    bench.until(|b| b.app.sunk.iter().any(|s| *s == (slow_name, 6)));
+    bench.until(|b| b.app.sunk.contains(&(slow_name, 6)));
     let before: usize = bench.app.sunk.iter().filter(|s| s.0 == fast_name).map(|s| s.1).sum();
     assert!(before <= 1 << 20, "{before} bytes of the fast sender came first");
     // What was left when the budget was used up is not lost: no further event comes for it in edge-triggered mode.
