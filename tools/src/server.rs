@@ -199,7 +199,7 @@ fn keep_log(mut stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
     });
 }
 
-/// The server under test: `KHAMSIN_BIN`, or what cargo builds beside this test.
+/// The server under test: `KHAMSIN_BIN`, or what cargo builds beside this program.
 ///
 /// # Errors
 /// It cannot be built.
@@ -213,17 +213,20 @@ fn find_binary() -> Result<PathBuf> {
         let path = PathBuf::from(path);
         return path.canonicalize().with_context(|| format!("KHAMSIN_BIN is {}, which is not there", path.display()));
     }
-    // target/PROFILE/deps/wire-HASH: the server goes to target/PROFILE/khamsin.
-    let test = std::env::current_exe()?;
-    let profile = test.parent().and_then(Path::parent).context("this test does not lie in a target folder")?;
+    // A test is target/PROFILE/deps/NAME-HASH, a tool target/PROFILE/NAME; the server is target/PROFILE/khamsin.
+    let me = std::env::current_exe()?;
+    let mut profile = me.parent().context("this program does not lie in a target folder")?;
+    if profile.ends_with("deps") {
+        profile = profile.parent().context("this program does not lie in a target folder")?;
+    }
     let name = match profile.file_name().and_then(|n| n.to_str()) {
         Some("debug") => "dev",
         Some(name) => name,
-        None => bail!("this test does not lie in a target folder"),
+        None => bail!("this program does not lie in a target folder"),
     };
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--quiet", "-p", "khamsin", "--profile", name]).arg("--target-dir");
-    build.arg(profile.parent().context("this test does not lie in a target folder")?);
+    build.arg(profile.parent().context("this program does not lie in a target folder")?);
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
     crate::command::run(build, Duration::from_secs(900))?.ok().context("build the server under test")?;
     Ok(profile.join("khamsin"))

@@ -1,0 +1,53 @@
+//! What the machine as a whole spends, and what it is.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::time::Duration;
+
+/// Time that all cores together were busy since the machine started: user, nice, system, irq and softirq.
+///
+/// The kernel bills receive work to the core that does it, wherever the frames were meant to go; only the sum over the
+/// whole machine is the same question for every contender.
+///
+/// # Errors
+/// There is no /proc/stat.
+pub(crate) fn busy() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal guest guest_nice
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|i| ticks.get(*i)).sum();
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(busy as f64 / per_second as f64))
+}
+
+/// The share of one core that the machine spends while nothing of ours runs, 0 to its number of cores.
+///
+/// # Errors
+/// There is no /proc/stat.
+pub(crate) fn idle_load() -> Result<f64> {
+    let before = busy()?;
+    std::thread::sleep(Duration::from_secs(2));
+    Ok((busy()? - before).as_secs_f64() / 2.0)
+}
+
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+/// It has ended.
+pub(crate) fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS in /proc/PID/status")?;
+    let kib: u64 = line.split_whitespace().next().context("no number behind VmRSS")?.parse()?;
+    Ok(kib * 1024)
+}
+
+/// Kernel, cores and processor in one line.
+pub(crate) fn description() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model =
+        cpuinfo.lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(": ")).map_or("", |m| m.1);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("Linux {}, {cores} cores, {model}", read("/proc/sys/kernel/osrelease").trim())
+}

@@ -1,0 +1,102 @@
+//! khamsin beside nginx and its own epoll rung, in one run on one machine: requests a second and what they cost.
+//!
+//! Each case makes its own namespaces and takes turns between the contenders (A B C A B C), because a machine's speed
+//! drifts; what it prints are medians. Run it on a machine that does nothing else.
+
+mod contender;
+mod held;
+mod machine;
+mod report;
+mod restart;
+mod throughput;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use khamsin_tools::bed;
+use report::Report;
+use std::path::PathBuf;
+
+/// khamsin beside nginx and its own epoll rung: requests/s, CPU, connections held, restarts
+#[derive(Parser, Debug)]
+#[command(name = "khamsin-bench", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    inner: Option<Inner>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Options {
+    /// What to measure; nothing named: everything
+    #[arg(value_enum)]
+    cases: Vec<Case>,
+    /// Seconds of load in each run
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=300))]
+    seconds: u32,
+    /// Runs of each contender, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    runs: u32,
+    /// Connections that wrk keeps
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// MTU of both ends of the link, bytes
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=3498))]
+    mtu: u32,
+    /// How khamsin's workers wait: adaptive, busy or sleep
+    #[arg(long, default_value = "adaptive")]
+    poll: String,
+    /// Connections to hold in the case `held`
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4..=60_000))]
+    held: u32,
+    /// Where to write every single run as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Case {
+    /// wrk, a file of 64 bytes, server and client on a core each
+    Small,
+    /// wrk, a file of 8,046 bytes, server and client on a core each
+    Page,
+    /// wrk, one request a connection
+    NewConnections,
+    /// wrk on two queues and two workers, nothing pinned
+    TwoQueues,
+    /// Echo connections held by several processes and each served
+    Held,
+    /// `kill -9` under load until the next page is served
+    Restart,
+}
+
+#[derive(Subcommand, Debug)]
+enum Inner {
+    /// (what the case `held` starts in the client's namespace)
+    #[command(hide = true)]
+    Hold { address: std::net::SocketAddr, connections: u32, number: u32 },
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    if let Some(Inner::Hold { address, connections, number }) = cli.inner {
+        return held::hold(address, connections, number);
+    }
+    if let Some(reason) = bed::refusal() {
+        bail!("the benchmark needs network namespaces of its own: {reason}");
+    }
+    bed::sweep()?;
+    let options = cli.options;
+    let cases = if options.cases.is_empty() { Case::value_variants().to_vec() } else { options.cases.clone() };
+    let mut report = Report::new()?;
+    for case in cases {
+        match case {
+            Case::Small | Case::Page | Case::NewConnections | Case::TwoQueues => {
+                throughput::measure(case, &options, &mut report)?;
+            }
+            Case::Held => held::measure(&options, &mut report)?,
+            Case::Restart => restart::measure(&options, &mut report)?,
+        }
+    }
+    report.finish(options.json.as_deref())
+}
