@@ -200,6 +200,10 @@ impl<S> Connection<S> {
         if fin && end >= room {
             counters.gate_fin_held += 1;
             fin = false;
+            self.rx.ack_now();
+        }
+        if beyond > 0 {
+            self.rx.ack_now();
         }
         let len = len - front - beyond.min(len - front);
         (len > 0 || fin).then_some(Cut { front, len, fin })

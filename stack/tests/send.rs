@@ -1,0 +1,202 @@
+//! The sending side: what goes out, what goes out again, and what stops it.
+
+mod common;
+use common::*;
+use khamsin_stack::CloseReason::*;
+use khamsin_stack::wire::Flags;
+
+/// Collects what the server sends; acknowledges as a receiver with `window` would, `lose` says which data frames are lost.
+fn download(w: &mut World, request_end: u32, mut lose: impl FnMut(u64, u32) -> bool) -> Vec<u8> {
+    let mut got = Vec::new();
+    let mut held: std::collections::BTreeMap<u32, Vec<u8>> = Default::default();
+    let mut count = 0;
+    for _ in 0..20_000 {
+        let mut acks = Vec::new();
+        while let Some(s) = w.next() {
+            if s.payload.is_empty() {
+                continue;
+            }
+            count += 1;
+            if lose(count, s.seq) {
+                continue;
+            }
+            held.insert(s.seq, s.payload);
+            while let Some((&seq, _)) = held.first_key_value()
+                && seq as usize <= got.len() + 1
+            {
+                let payload = held.remove(&seq).unwrap();
+                let skip = got.len() + 1 - seq as usize;
+                got.extend_from_slice(payload.get(skip..).unwrap_or(&[]));
+            }
+            acks.push(ack(request_end, 1 + got.len() as u32));
+        }
+        if got.len() == 100_000 {
+            w.send(ack(request_end, 100_001));
+            return got;
+        }
+        acks.iter().for_each(|a| w.queue(a));
+        w.pass(10);
+    }
+    panic!("{} bytes came in {:?}", got.len(), w.now);
+}
+
+fn check(got: &[u8]) {
+    assert_eq!(got.len(), 100_000);
+    assert!(got.iter().enumerate().all(|(i, &b)| b == big_byte(i)));
+}
+
+#[test]
+fn a_hundred_kilobytes_arrive_and_the_first_window_is_ten_segments() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"big"));
+    assert_eq!(w.queue.tx.len(), 10, "RFC 6928");
+    let got = download(&mut w, 4, |_, _| false);
+    check(&got);
+    assert_eq!(w.counters().retransmitted, 0);
+    assert_eq!(w.counters().tx_payload_bytes, 100_000);
+    w.send(fin(4, 100_001));
+    w.expect(Flags(0x11), 100_001, 5, b"");
+    w.send(ack(5, 100_002));
+    w.quiescent();
+}
+
+#[test]
+fn one_loss_is_repaired_without_a_timeout() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"big"));
+    let got = download(&mut w, 4, |n, _| n == 3);
+    check(&got);
+    let c = w.counters();
+    assert_eq!((c.fast_retransmits, c.rto_expired, c.retransmitted), (1, 0, 1));
+    assert!(c.dup_acks >= 3);
+}
+
+#[test]
+fn many_losses_are_repaired() {
+    for period in [5, 7, 11, 13] {
+        let mut w = World::established();
+        w.send(data(1, 1, b"big"));
+        let got = download(&mut w, 4, |n, _| n % period == 0);
+        check(&got);
+    }
+}
+
+#[test]
+fn a_tail_loss_waits_for_the_timer() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.pass(900);
+    w.silence();
+    w.pass(300);
+    w.expect_data(1, 6, b"hello");
+    assert_eq!((w.counters().rto_expired, w.counters().retransmitted), (1, 1));
+}
+
+#[test]
+fn a_dead_peer_is_given_up() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"hello"));
+    w.pass(3_000_000);
+    assert_eq!(w.events().last(), Some(&Event::Closed(TimedOut)));
+    let last = std::iter::from_fn(|| w.next()).last().unwrap();
+    assert!(last.flags.rst());
+    w.quiescent();
+}
+
+#[test]
+fn a_closed_window_is_probed_until_it_opens() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"hello").window(0));
+    w.pass(50);
+    w.expect_ack(1, 6);
+    w.pass(1_500);
+    w.expect(Flags::ACK, 1, 6, b"h");
+    assert!(w.counters().window_probes >= 1);
+    // Refused: still closed.
+    w.send(ack(6, 1).window(0));
+    w.pass(20_000);
+    assert!(w.counters().window_probes >= 3, "{:?}", w.counters().window_probes);
+    w.queue.tx.clear();
+    // 1,000 in units of 2^7.
+    w.send(ack(6, 1).window(8));
+    let mut text = Vec::new();
+    while let Some(s) = w.next() {
+        assert_eq!(s.seq as usize, 1 + text.len());
+        text.extend(s.payload);
+    }
+    assert_eq!(text, b"hello");
+}
+
+#[test]
+fn a_small_window_is_never_overrun() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"big").window(8)); // 1,024 bytes
+    let mut end = 1;
+    while let Some(s) = w.next() {
+        end = s.seq + s.payload.len() as u32;
+    }
+    assert!(end <= 1 + 1024, "{end}");
+}
+
+#[test]
+fn no_frame_to_send_with_is_counted_and_made_up_for() {
+    let mut w = World::established();
+    w.queue.tx_frames_left = 0;
+    w.send(data(1, 1, b"hello"));
+    w.silence();
+    assert!(w.counters().tx_exhausted > 0);
+    w.queue.tx_frames_left = usize::MAX;
+    w.turn();
+    w.expect_data(1, 6, b"hello");
+}
+
+#[test]
+fn a_store_without_blocks_is_counted_and_retried() {
+    let limits = khamsin_stack::limits::Limits { store_blocks: 1, ..small() };
+    let mut w = World::with(limits, MemQueue::default());
+    w.establish();
+    w.send(data(1, 1, b"big"));
+    let first = w.server_isn;
+    assert!(w.counters().store_exhausted > 0);
+    // Another connection finds no block at all; the application is asked again later.
+    w.key.peer_port += 1;
+    w.queue.tx.clear();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(data(1, 1, b"big"));
+    let second = w.server_isn;
+    w.pass(5);
+    // The first goes away, and with it its block.
+    w.key.peer_port -= 1;
+    w.server_isn = first;
+    w.send(rst(4));
+    w.queue.tx.clear();
+    w.key.peer_port += 1;
+    w.server_isn = second;
+    w.pass(30);
+    assert!(!w.next().expect("data").payload.is_empty());
+}
+
+#[test]
+fn many_short_lives_leave_nothing_behind() {
+    let mut w = World::new();
+    for i in 0..200u16 {
+        w.key.peer_port = 10_000 + i;
+        w.establish();
+        let word = format!("hello {i}");
+        let n = word.len() as u32;
+        w.send(data(1, 1, word.as_bytes()));
+        w.expect_data(1, 1 + n, word.as_bytes());
+        if i % 3 == 0 {
+            w.send(rst(1 + n));
+        } else {
+            w.send(fin(1 + n, 1 + n));
+            w.expect(Flags(0x11), 1 + n, 2 + n, b"");
+            w.send(ack(2 + n, 2 + n));
+        }
+        w.silence();
+        w.quiescent();
+    }
+    assert_eq!(w.counters().accepted, 200);
+}
