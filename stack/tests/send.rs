@@ -1,5 +1,7 @@
 //! The sending side: what goes out, what goes out again, and what stops it.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 use common::*;
 use khamsin_stack::CloseReason::*;
