@@ -17,7 +17,7 @@ pub struct BlockPool {
     links: Box<[u32]>,
     first_free: Block,
     /// Blocks below this have been in use at some time.
-    touched: u32,
+    pub(super) touched: u32,
     free: usize,
 }
 
