@@ -66,11 +66,11 @@ impl Congestion {
         }
     }
 
-    /// The retransmission timer expired with `flight` bytes on their way. `again`: for what it expired for before.
+    /// The retransmission timer expired with `flight` bytes on their way. `again`: for a loss that was answered before.
     pub(super) fn on_rto(&mut self, flight: u64, mss: u32, again: bool) {
         match self {
             Congestion::NewReno(c) => {
-                // RFC 5681 3.1: a segment that is sent a third time leaves ssthresh alone.
+                // RFC 5681 3.1: one loss reduces ssthresh once, however often it takes to repair it.
                 if !again {
                     c.reduce(flight, mss);
                 }

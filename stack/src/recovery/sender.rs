@@ -195,6 +195,12 @@ impl Sender {
         self.probing
     }
 
+    /// Payload bytes of a full segment.
+    #[inline]
+    pub fn mss(&self) -> u32 {
+        u32::from(self.mss)
+    }
+
     /// The segment size changed (path MTU): bytes of payload, clamped like in [`new`](Self::new).
     pub fn set_mss(&mut self, mss: usize) {
         self.mss = clamp_mss(mss);
@@ -329,7 +335,9 @@ impl Sender {
             self.deadline = now.plus_micros(self.rtt.backed_off(self.probes.max(self.backoffs)));
             return Timeout::Probe;
         }
-        self.congestion.on_rto(self.in_flight(), self.mss(), self.unanswered > 1);
+        // Fast recovery has halved already, and what it kept in flight by duplicate ACKs is no measure of the path.
+        let again = self.unanswered > 1 || self.mode == Mode::Recovery;
+        self.congestion.on_rto(self.pipe(), self.mss(), again);
         self.mode = Mode::Loss;
         self.recover = self.nxt;
         self.resend = self.una;
@@ -480,6 +488,16 @@ impl Sender {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn left(&self) -> u64 {
+        u64::from(self.left)
+    }
+
+    #[cfg(test)]
+    pub(super) fn last_sent(&self) -> Instant {
+        self.last_sent
+    }
+
     /// Bytes estimated to be in the network (RFC 6675 4): in flight, less what has arrived, less what is lost and not yet
     /// sent again.
     #[inline]
@@ -503,11 +521,6 @@ impl Sender {
         if self.deadline == Instant::FAR_FUTURE {
             self.deadline = now.plus_micros(self.rto_us());
         }
-    }
-
-    #[inline]
-    fn mss(&self) -> u32 {
-        u32::from(self.mss)
     }
 }
 
