@@ -8,5 +8,7 @@ pub mod clock;
 pub mod doorbell;
 pub mod epoll;
 pub mod link;
+pub mod pool;
 pub mod sim;
 pub mod tap;
+mod vnet;
