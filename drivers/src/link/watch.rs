@@ -4,8 +4,8 @@
 use super::netlink::messages;
 use super::{Error, Link, by_name, link_by};
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::collections::VecDeque;
 use std::io;
@@ -93,11 +93,11 @@ impl Watch {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) if m.header.index == self.link.index => {
                     self.compare(Link::from_message(&m));
                 }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) if m.header.index == self.link.index => {
-                    // A bridge tells the departure of a port in its own address family.
-                    if m.header.interface_family == netlink_packet_route::AddressFamily::Unspec {
-                        self.removed();
-                    }
+                // A bridge tells the departure of a port in its own address family.
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m))
+                    if m.header.index == self.link.index && m.header.interface_family == AddressFamily::Unspec =>
+                {
+                    self.removed();
                 }
                 _ => {}
             }

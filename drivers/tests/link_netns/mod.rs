@@ -1,6 +1,8 @@
 //! A network namespace of a test's own, and threads that live in it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod peer;
+
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::os::fd::AsFd;
