@@ -6,7 +6,7 @@
 
 use khamsin_stack::limits::Limits;
 use khamsin_stack::queue::QueueStats;
-use khamsin_stack::wire::{Flags, LinkHeader, Outgoing, Template, TxChecksum, VlanTags, parse, Kind};
+use khamsin_stack::wire::{Flags, Kind, LinkHeader, Outgoing, Template, TxChecksum, VlanTags, parse};
 use khamsin_stack::*;
 use std::net::SocketAddr;
 
@@ -109,7 +109,8 @@ impl Client {
         let at = self.template.header_len();
         frame.set_len(at + payload.len());
         frame.bytes_mut()[at..].copy_from_slice(payload);
-        let s = Outgoing { seq: self.seq, ack: self.ack, flags, window: 65_535, options: &[], payload_len: payload.len() };
+        let s =
+            Outgoing { seq: self.seq, ack: self.ack, flags, window: 65_535, options: &[], payload_len: payload.len() };
         self.template.write(frame.bytes_mut(), &s, TxChecksum::Full).unwrap();
         self.seq = self.seq.wrapping_add(payload.len() as u32 + u32::from(flags.syn()));
     }

@@ -368,3 +368,22 @@ fn urgent_data_is_data() {
     w.send(seg(Flags(0x38), 1, 1, b"urgent"));
     w.expect_data(1, 7, b"urgent");
 }
+
+/// DESIGN, "Two ways to live on a NIC": on a shared address everything but our ports is the kernel's.
+#[test]
+fn on_a_shared_address_only_our_ports_are_answered() {
+    let mut w = World::new();
+    let shared = ShardConfig { addresses: Addresses::Shared, ..config(small()) };
+    w.shard = Shard::new(shared, w.queue.caps);
+    w.key.local = FlowKey::v4([0; 4], [198, 18, 0, 77], 0, 0).local;
+    w.establish();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.key.local_port = 22;
+    w.send(syn());
+    w.send(ack(1, 1));
+    w.silence();
+    assert_eq!(w.counters().drop_not_ours, 2);
+    w.pass(60_000);
+    assert_eq!(w.counters().arp_requests, 0);
+}

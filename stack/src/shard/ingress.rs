@@ -43,11 +43,16 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     fn is_for_us(&mut self, segment: &Segment) -> bool {
         // A segment to a group is never ours to answer (RFC 1122 4.2.3.10).
-        let ours = !segment.group_dst && self.responder.is_local(&segment.key.local);
-        if !ours {
+        if segment.group_dst || !self.responder.is_local(&segment.key.local) {
             DropReason::OtherAddress.count(&mut self.world.counters);
+            return false;
         }
-        ours
+        // On a shared address the kernel answers for every port but ours.
+        if self.shared && !self.listeners.iter().any(|l| l.port == segment.key.local_port) {
+            DropReason::NotOurs.count(&mut self.world.counters);
+            return false;
+        }
+        true
     }
 
     #[inline]

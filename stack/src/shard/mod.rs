@@ -63,6 +63,8 @@ pub struct Shard<A: App, Q: Queue> {
     time_wait: TimeWaitTable,
     responder: Responder,
     listeners: Vec<Listener>,
+    /// Our addresses are the kernel's too.
+    shared: bool,
     isn: IsnSource,
     strays: Option<StrayLink>,
     rst_limit: Limiter,
@@ -133,6 +135,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             wheel: Wheel::new(limits.connections),
             syn: SynTable::new(limits.syn_backlog),
             time_wait: TimeWaitTable::new(limits.time_wait),
+            shared: matches!(config.addresses, Addresses::Shared),
             responder: Responder::new(ResponderConfig {
                 mac: caps.mac,
                 addresses: config.addresses,
