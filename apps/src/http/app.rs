@@ -1,0 +1,556 @@
+//! The application of one shard: takes heads from the stream, decides, and answers at once where it can.
+
+use super::body::Body;
+use super::conditional::{Part, choose};
+use super::date::Calendar;
+use super::exchange::{Exchange, Task};
+use super::parse::{Framing, Head, HeaderRoom, Method, Refusal, Verdict, judge};
+use super::reply::{Conn, Preambles};
+use super::request::Request;
+use super::response::Response;
+use super::router::{Handler, Router};
+use super::session::{HttpSession, State};
+use super::site::{Place, Site, Snapshot};
+use super::target::Target;
+use super::{DISCARD_MAX, HEAD_MAX, HttpConfig, HttpStats, LINE_MAX, REQUESTS_PER_READY};
+use core::mem::MaybeUninit;
+use khamsin_stack::{App, CloseReason, Content, Instant, Listener, Stream};
+use memchr::memchr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Longest head that is remembered as a whole, in bytes.
+const REPEAT_MAX: usize = 1024;
+
+/// The HTTP application of one shard.
+///
+/// Clients, proxies and probes ask the same thing again, in the same bytes. The last head that was answered with a file
+/// is remembered with the answer; both depend on nothing but these bytes and the snapshot, so a head that starts with
+/// the very same bytes, the empty line included, needs no parsing. The memory is emptied when the snapshot changes or the drain begins.
+#[derive(Debug)]
+pub struct Http {
+    pub(super) core: Core,
+    repeat: Repeat,
+    pub(super) stats: HttpStats,
+    /// Where answers are written that are not prebuilt.
+    pub(super) scratch: Vec<u8>,
+    /// Bytes that all exchanges of this shard hold.
+    pub(super) buffered: usize,
+    /// Each file of the snapshot as this shard sends it, once it did.
+    contents: Vec<Option<Content>>,
+}
+
+/// What a decision depends on.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: HttpConfig,
+    site: Site,
+    generation: u64,
+    snapshot: Arc<Snapshot>,
+    router: Router,
+    calendar: Calendar,
+    pub(super) preambles: Preambles,
+    pub(super) draining: bool,
+}
+
+/// The last head that was answered with a file. Empty: none.
+#[derive(Debug)]
+struct Repeat {
+    head: Vec<u8>,
+    index: u32,
+    part: Part,
+    conn: Conn,
+}
+
+/// What a request is answered with.
+pub(super) struct Plan {
+    pub(super) reply: Reply,
+    conn: Conn,
+    /// What is to be read of the body.
+    framing: Framing,
+    /// Send 100 first.
+    interim: bool,
+    /// Leave the body of a [`Reply::Respond`] out.
+    bodiless: bool,
+    /// The answer to a head that was complete and sound.
+    sound: bool,
+}
+
+pub(super) enum Reply {
+    File {
+        index: u32,
+        part: Part,
+    },
+    Respond(Response),
+    /// A callback that needs the body first; the head is kept until then.
+    Collect {
+        head: Vec<u8>,
+    },
+    Echo,
+    Events,
+}
+
+/// What was found at the front of the stream.
+enum Taken {
+    Nothing,
+    /// Line ends between requests.
+    Blank,
+    Again,
+    Partial(Vec<u8>),
+    Plan(Plan),
+}
+
+impl Http {
+    /// An application that serves `site` and `router`.
+    pub fn new(config: HttpConfig, site: Site, router: Router) -> Self {
+        let calendar = Calendar::new(config.unix_at_zero_us);
+        let core = Core {
+            config,
+            site,
+            generation: 0,
+            snapshot: Arc::default(),
+            router,
+            calendar,
+            preambles: Preambles::default(),
+            draining: false,
+        };
+        let repeat = Repeat { head: Vec::with_capacity(REPEAT_MAX), index: 0, part: Part::Whole, conn: Conn::Close };
+        Http { core, repeat, stats: HttpStats::default(), scratch: Vec::new(), buffered: 0, contents: Vec::new() }
+    }
+
+    /// Running totals.
+    pub fn stats(&self) -> HttpStats {
+        self.stats
+    }
+
+    /// Takes up a new second and a new snapshot.
+    #[inline]
+    fn refresh(&mut self, now: Instant) {
+        if self.core.calendar.tick(now) {
+            self.core.preambles.set_date(self.core.calendar.unix_seconds());
+        }
+        if self.core.site.generation() != self.core.generation {
+            self.take_up_snapshot();
+        }
+    }
+
+    #[cold]
+    fn take_up_snapshot(&mut self) {
+        // The generation first: a snapshot that is newer than it is taken up twice, never missed.
+        self.core.generation = self.core.site.generation();
+        self.core.snapshot = self.core.site.snapshot();
+        self.repeat.head.clear();
+        self.contents.clear();
+        self.contents.resize_with(self.core.snapshot.files().len(), || None);
+    }
+
+    /// Takes one request from the stream. False: there is none, or not all of it.
+    #[inline]
+    fn idle(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) -> bool {
+        let mut taken = Taken::Nothing;
+        let (core, repeat) = (&self.core, &mut self.repeat);
+        stream.recv(|bytes| {
+            if !repeat.head.is_empty() && bytes.starts_with(&repeat.head) {
+                taken = Taken::Again;
+                return repeat.head.len();
+            }
+            take(core, repeat, bytes, &mut taken)
+        });
+        match taken {
+            Taken::Again => {
+                self.stats.repeated += 1;
+                let Repeat { index, part, conn, .. } = self.repeat;
+                if part != Part::Whole || !self.send_inline(stream, index, conn) {
+                    self.begin(now, session, stream, Plan::file(index, part, conn));
+                    return true;
+                }
+                self.stats.requests += 1;
+                session.since = now;
+                if conn == Conn::Close {
+                    finish(now, session, stream);
+                }
+                true
+            }
+            Taken::Plan(plan) => {
+                self.begin(now, session, stream, plan);
+                true
+            }
+            Taken::Partial(head) => {
+                session.state = State::Head(head);
+                session.since = now;
+                true
+            }
+            Taken::Blank => true,
+            Taken::Nothing => {
+                if stream.finished() || self.core.draining {
+                    finish(now, session, stream);
+                }
+                false
+            }
+        }
+    }
+
+    /// Goes on with a head that came in parts. False: it is still not whole.
+    fn head(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) -> bool {
+        let State::Head(held) = &mut session.state else { return true };
+        let mut plan = None;
+        let core = &self.core;
+        let taken = stream.recv(|bytes| {
+            let before = held.len();
+            let n = bytes.len().min(HEAD_MAX - before);
+            held.extend_from_slice(&bytes[..n]);
+            // Judged at line ends and at the bounds only: a byte at a time must not cost a look at all of it each time.
+            let at_bound = held.len() == HEAD_MAX || before <= LINE_MAX && held.len() > LINE_MAX;
+            if !at_bound && memchr(b'\n', &bytes[..n]).is_none() {
+                return n;
+            }
+            let mut room: HeaderRoom<'_> = [const { MaybeUninit::uninit() }; _];
+            match judge(held, &mut room) {
+                Verdict::Incomplete => n,
+                Verdict::Refused(refusal) => {
+                    plan = Some(Plan::refuse(refusal));
+                    n
+                }
+                Verdict::Complete { len, head, headers } => {
+                    plan = Some(core.plan(&head, headers, &held[..len]));
+                    len - before
+                }
+            }
+        });
+        if let Some(plan) = plan {
+            session.state = State::Idle;
+            self.begin(now, session, stream, plan);
+        } else if stream.finished() {
+            session.state = State::Idle;
+            self.begin(
+                now,
+                session,
+                stream,
+                Plan::refuse(Refusal { status: 400, why: "The request ends in its head." }),
+            );
+        } else if taken == 0 {
+            return false;
+        }
+        true
+    }
+
+    /// Answers, as far as it can be done now; what cannot becomes an exchange.
+    pub(super) fn begin(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream, plan: Plan) {
+        session.since = now;
+        self.stats.refused += u64::from(!plan.sound);
+        let mut exchange = Exchange::new(Body::new(plan.framing), plan.conn);
+        self.stats.requests += u64::from(plan.sound);
+        if plan.interim {
+            exchange.out.put(stream, b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        match plan.reply {
+            Reply::File { index, part } => self.send_file(stream, &mut exchange, index, part),
+            Reply::Respond(response) => {
+                self.core.preambles.response(&mut self.scratch, &response, plan.conn, plan.bodiless);
+                exchange.out.put(stream, &self.scratch);
+            }
+            Reply::Collect { head } => exchange.task = Task::Collect { head, body: Vec::new() },
+            Reply::Echo => self.begin_echo(stream, &mut exchange, plan.framing),
+            Reply::Events => self.begin_events(now, stream, &mut exchange, plan.conn == Conn::Close),
+        }
+        if exchange.is_over() {
+            if plan.conn == Conn::Close {
+                finish(now, session, stream);
+            }
+            return;
+        }
+        self.buffered += exchange.held();
+        session.level = stream.unacknowledged();
+        session.state = State::Exchange(Box::new(exchange));
+    }
+
+    /// Sends a short file in one piece. False: it is not short, or there is no room for it in one piece.
+    #[inline]
+    fn send_inline(&mut self, stream: &mut impl Stream, index: u32, conn: Conn) -> bool {
+        let Some(file) = self.core.snapshot.files().get(index as usize).filter(|file| file.is_inline()) else {
+            return false;
+        };
+        let (start, block) = (self.core.preambles.ok(conn), file.block());
+        let len = start.len() + block.len();
+        stream.send_capacity() >= len
+            && stream.send(|room| {
+                let Some((first, second)) = room.get_mut(..len).map(|room| room.split_at_mut(start.len())) else {
+                    return 0;
+                };
+                first.copy_from_slice(start);
+                second.copy_from_slice(block);
+                len
+            }) == len
+    }
+
+    fn send_file(&mut self, stream: &mut impl Stream, exchange: &mut Exchange, index: u32, part: Part) {
+        let conn = exchange.conn;
+        if part == Part::Whole && exchange.out.is_empty() && self.send_inline(stream, index, conn) {
+            return;
+        }
+        let (core, scratch) = (&self.core, &mut self.scratch);
+        let Some(file) = core.snapshot.files().get(index as usize) else { return };
+        let mut range = None;
+        match part {
+            Part::Whole => {
+                exchange.out.put(stream, core.preambles.ok(conn));
+                exchange.out.put(stream, file.block());
+                range = (!file.is_inline()).then(|| 0..file.len());
+            }
+            Part::HeadOnly => {
+                exchange.out.put(stream, core.preambles.ok(conn));
+                exchange.out.put(stream, file.head());
+            }
+            Part::Range(start, end) => {
+                core.preambles.partial(scratch, file, start, end, conn);
+                exchange.out.put(stream, scratch);
+                range = Some(start..end);
+            }
+            Part::NotModified => {
+                core.preambles.not_modified(scratch, file, conn);
+                exchange.out.put(stream, scratch);
+            }
+            Part::PreconditionFailed => {
+                // Without a body, because the question may have been HEAD.
+                core.preambles.response(scratch, &Response::new(412), conn, true);
+                exchange.out.put(stream, scratch);
+            }
+            Part::Unsatisfiable => {
+                let response = Response::error(416, "The range lies outside the file.")
+                    .header("Content-Range", &format!("bytes */{}", file.len()));
+                core.preambles.response(scratch, &response, conn, false);
+                exchange.out.put(stream, scratch);
+            }
+        }
+        if let (Some(range), Some(slot)) = (range, self.contents.get_mut(index as usize)) {
+            let content = slot.get_or_insert_with(|| Content::new(Arc::clone(file.bytes())));
+            if !exchange.out.is_empty() || !stream.send_shared(content, range.clone()) {
+                exchange.shared = Some((content.clone(), range));
+            }
+        }
+    }
+}
+
+/// Takes a request that is not a repetition.
+fn take(core: &Core, repeat: &mut Repeat, bytes: &[u8], taken: &mut Taken) -> usize {
+    let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    if blank > 0 || bytes.is_empty() {
+        *taken = if bytes.is_empty() { Taken::Nothing } else { Taken::Blank };
+        return blank;
+    }
+    let mut room: HeaderRoom<'_> = [const { MaybeUninit::uninit() }; _];
+    match judge(bytes, &mut room) {
+        Verdict::Incomplete => {
+            *taken = Taken::Partial(bytes.to_vec());
+            bytes.len()
+        }
+        Verdict::Refused(refusal) => {
+            *taken = Taken::Plan(Plan::refuse(refusal));
+            bytes.len()
+        }
+        Verdict::Complete { len, head, headers } => {
+            let plan = core.plan(&head, headers, &bytes[..len]);
+            if let (Reply::File { index, part }, Framing::None, 0..=REPEAT_MAX) = (&plan.reply, plan.framing, len) {
+                repeat.head.clear();
+                repeat.head.extend_from_slice(&bytes[..len]);
+                (repeat.index, repeat.part, repeat.conn) = (*index, *part, plan.conn);
+            }
+            *taken = Taken::Plan(plan);
+            len
+        }
+    }
+}
+
+/// Ends our stream and lingers, so that what the peer still sends provokes no reset that would overtake the answer
+/// (RFC 9112 9.6).
+pub(super) fn finish(now: Instant, session: &mut HttpSession, stream: &mut impl Stream) {
+    session.state = State::Lingering;
+    (session.since, session.level) = (now, stream.unacknowledged());
+    stream.shutdown();
+}
+
+impl Plan {
+    fn file(index: u32, part: Part, conn: Conn) -> Self {
+        let reply = Reply::File { index, part };
+        Plan { reply, conn, framing: Framing::None, interim: false, bodiless: false, sound: true }
+    }
+
+    pub(super) fn refuse(refusal: Refusal) -> Self {
+        let reply = Reply::Respond(Response::error(refusal.status, refusal.why));
+        Plan { reply, conn: Conn::Close, framing: Framing::None, interim: false, bodiless: false, sound: false }
+    }
+}
+
+impl Core {
+    pub(super) fn unix_seconds(&self) -> u64 {
+        self.calendar.unix_seconds()
+    }
+
+    /// Decides what a request is answered with. `raw` is its head.
+    fn plan(&self, head: &Head<'_>, headers: &[httparse::Header<'_>], raw: &[u8]) -> Plan {
+        let conn = match (head.keep_alive && !self.draining, head.old) {
+            (false, _) => Conn::Close,
+            (true, true) => Conn::StayOld,
+            (true, false) => Conn::Stay,
+        };
+        let bodiless = head.method == Some(Method::Head);
+        let reply = self.dispatch(head, headers, raw);
+        let mut plan = Plan { reply, conn, framing: head.framing, interim: false, bodiless, sound: true };
+        let has_body = !Body::new(head.framing).is_done();
+        match plan.reply {
+            Reply::Collect { .. } | Reply::Echo => plan.interim = has_body && head.expects_continue,
+            // A client that waits for leave to send its body, and gets this answer instead, may send it or not; and
+            // a long body is not worth reading.
+            _ if has_body => {
+                let waits = head.expects_continue || head.expects_unknown;
+                if waits || matches!(head.framing, Framing::Length(DISCARD_MAX..)) {
+                    (plan.conn, plan.framing) = (Conn::Close, Framing::None);
+                }
+            }
+            Reply::Events if head.old => plan.conn = Conn::Close,
+            _ => {}
+        }
+        plan
+    }
+
+    fn dispatch(&self, head: &Head<'_>, headers: &[httparse::Header<'_>], raw: &[u8]) -> Reply {
+        let method = match head.method {
+            Some(Method::Connect) | None => {
+                return Reply::Respond(Response::error(501, "This server does not know that method."));
+            }
+            Some(method) => method,
+        };
+        if head.expects_unknown {
+            return Reply::Respond(Response::error(417, "The only expectation known here is 100-continue."));
+        }
+        let location = match Target::parse(head.target) {
+            Ok(Target::Path(location)) => location,
+            Ok(Target::Asterisk) if method == Method::Options => {
+                return Reply::Respond(Response::new(200).header("Allow", "GET, HEAD, POST, OPTIONS"));
+            }
+            Ok(Target::Asterisk) => return Reply::Respond(Response::error(400, "Only OPTIONS may ask for `*`.")),
+            Err(why) => return Reply::Respond(Response::error(400, why)),
+        };
+        let request =
+            Request { method, location: &location, headers, body: &[], unix_seconds: self.calendar.unix_seconds() };
+        if let Some(handler) = self.router.find(&location.path) {
+            return self.handle(handler, head, &request, raw);
+        }
+        match self.snapshot.place(&location.path) {
+            Some(place) => match (method, place) {
+                (Method::Get | Method::Head, Place::File(index)) => match self.snapshot.files().get(index as usize) {
+                    Some(file) => Reply::File { index, part: choose(head, file) },
+                    None => Reply::Respond(not_found()),
+                },
+                (Method::Get | Method::Head, Place::Directory) => {
+                    let query = location.query.map_or(String::new(), |query| format!("?{query}"));
+                    let there = format!("{}/{query}", location.raw_path);
+                    Reply::Respond(Response::error(301, "It is one level further down.").header("Location", &there))
+                }
+                (Method::Options, _) => Reply::Respond(Response::new(204).header("Allow", "GET, HEAD, OPTIONS")),
+                _ => Reply::Respond(Response::method_not_allowed("GET, HEAD, OPTIONS")),
+            },
+            None => match self.router.fallback() {
+                Some(handler) => self.handle(handler, head, &request, raw),
+                None => Reply::Respond(not_found()),
+            },
+        }
+    }
+
+    fn handle(&self, handler: &Handler, head: &Head<'_>, request: &Request<'_>, raw: &[u8]) -> Reply {
+        match (handler, request.method, head.framing) {
+            (Handler::Callback(callback), _, Framing::None | Framing::Length(0)) => Reply::Respond(callback(request)),
+            (Handler::Callback(_), _, Framing::Length(length)) if length > self.config.body_max as u64 => {
+                Reply::Respond(too_large())
+            }
+            (Handler::Callback(_), ..) => Reply::Collect { head: raw.to_vec() },
+            (Handler::Echo, Method::Post, Framing::None) => {
+                Reply::Respond(Response::error(411, "Say how long the body is: Content-Length, or chunked."))
+            }
+            (Handler::Echo, Method::Post, _) => Reply::Echo,
+            (Handler::Echo, Method::Options, _) => Reply::Respond(Response::new(204).header("Allow", "POST, OPTIONS")),
+            (Handler::Echo, ..) => Reply::Respond(Response::method_not_allowed("POST, OPTIONS")),
+            (Handler::Events, Method::Get, _) if self.draining => {
+                Reply::Respond(Response::error(503, "The server is shutting down."))
+            }
+            (Handler::Events, Method::Get, _) => Reply::Events,
+            (Handler::Events, Method::Head, _) => {
+                Reply::Respond(Response::new(200).header("Content-Type", "text/event-stream"))
+            }
+            (Handler::Events, Method::Options, _) => {
+                Reply::Respond(Response::new(204).header("Allow", "GET, HEAD, OPTIONS"))
+            }
+            (Handler::Events, ..) => Reply::Respond(Response::method_not_allowed("GET, HEAD, OPTIONS")),
+        }
+    }
+
+    /// Calls the callback of a request whose body was collected.
+    pub(super) fn call_back(&self, raw: &[u8], body: &[u8]) -> (Response, bool) {
+        let mut room: HeaderRoom<'_> = [const { MaybeUninit::uninit() }; _];
+        if let Verdict::Complete { head, headers, .. } = judge(raw, &mut room)
+            && let (Some(method), Ok(Target::Path(location))) = (head.method, Target::parse(head.target))
+            && let Some(Handler::Callback(callback)) = self.router.find(&location.path).or(self.router.fallback())
+        {
+            let unix_seconds = self.calendar.unix_seconds();
+            return (
+                callback(&Request { method, location: &location, headers, body, unix_seconds }),
+                method == Method::Head,
+            );
+        }
+        (Response::error(500, "The request was understood before its body came, but not after."), false)
+    }
+}
+
+fn not_found() -> Response {
+    Response::error(404, "There is nothing here under that name.")
+}
+
+pub(super) fn too_large() -> Response {
+    Response::error(413, "The body is larger than what is read here.")
+}
+
+impl App for Http {
+    type Session = HttpSession;
+
+    fn open(&mut self, now: Instant, _listener: Listener, _peer: SocketAddr) -> HttpSession {
+        HttpSession::new(now)
+    }
+
+    #[inline]
+    fn ready(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) {
+        self.refresh(now);
+        for _ in 0..REQUESTS_PER_READY {
+            let go_on = match session.state {
+                State::Idle => self.idle(now, session, stream),
+                State::Head(_) => self.head(now, session, stream),
+                State::Exchange(_) => self.exchange(now, session, stream),
+                State::Lingering => {
+                    while stream.recv(<[u8]>::len) > 0 {}
+                    false
+                }
+            };
+            if !go_on {
+                break;
+            }
+        }
+        self.arm(session, stream);
+    }
+
+    fn expired(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) {
+        self.refresh(now);
+        session.due = Instant::FAR_FUTURE;
+        self.expire(now, session, stream);
+        self.arm(session, stream);
+    }
+
+    fn closed(&mut self, session: HttpSession, _reason: CloseReason) {
+        if let State::Exchange(exchange) = session.state {
+            self.buffered -= exchange.held();
+        }
+    }
+
+    fn draining(&mut self) {
+        self.core.draining = true;
+        self.repeat.head.clear();
+    }
+}
