@@ -276,3 +276,50 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         assert!(matches!(open(&config()), OpenError::Down { .. }));
     });
 }
+
+/// The inner half of the next test: in a user and network namespace of its own, as nobody.
+#[test]
+#[ignore = "started by serves_in_an_unprivileged_user_namespace"]
+fn inside_a_user_namespace() {
+    link::create_veth("kha", "khb", 1).unwrap();
+    link::set_up("kha").unwrap();
+    link::set_up("khb").unwrap();
+    link::add_address("khb", "198.18.0.1".parse().unwrap(), 24).unwrap();
+    let mut host = Host::new(open_one());
+    (host.request, host.answer) = (100_000, 300_000);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut stream = connect("198.18.0.2:80");
+            stream.write_all(&pattern(100_000)).unwrap();
+            let mut got = vec![0; 300_000];
+            stream.read_exact(&mut got).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert!(got == pattern(300_000));
+        });
+        assert!(host.run_until(|host| host.finished), "{host:?}");
+        client.join().unwrap();
+    });
+    assert!(host.received == pattern(100_000));
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    println!("served as {}", map.split_whitespace().collect::<Vec<_>>().join(" "));
+}
+
+#[test]
+fn serves_in_an_unprivileged_user_namespace() {
+    let test = "serves_in_an_unprivileged_user_namespace";
+    let me = std::env::current_exe().unwrap();
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "unshare", "-Urn"];
+    let possible = std::process::Command::new("setpriv").args(nobody).args(["test", "-x"]).arg(&me).status();
+    if !possible.is_ok_and(|status| status.success()) {
+        println!("SKIPPED {test}: nobody cannot make a user namespace here, or cannot reach {}", me.display());
+        return;
+    }
+    let inner = ["--exact", "inside_a_user_namespace", "--ignored", "--nocapture"];
+    let done = std::process::Command::new("setpriv").args(nobody).arg(&me).args(inner).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && said.contains("served as 0 65534 1"),
+        "{said}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
