@@ -18,6 +18,7 @@ pub use watch::{LinkEvent, Watch};
 
 use core::net::IpAddr;
 use netlink::Netlink;
+pub(crate) use netlink::check_name;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -132,11 +133,38 @@ pub fn by_name(name: &str) -> Result<Link, Error> {
 
 /// The link that a `GetLink` request names.
 fn link_by(message: LinkMessage, name: &str) -> Result<Link, Error> {
+    message_by(message, name).map(|message| Link::from_message(&message))
+}
+
+fn message_by(message: LinkMessage, name: &str) -> Result<LinkMessage, Error> {
     let answer = Netlink::open()?.ask(RouteNetlinkMessage::GetLink(message), &format!("look up interface {name}"))?;
     match answer {
-        Some(RouteNetlinkMessage::NewLink(message)) => Ok(Link::from_message(&message)),
+        Some(RouteNetlinkMessage::NewLink(message)) => Ok(message),
         _ => Err(Error::NoSuchLink { name: name.to_owned() }),
     }
+}
+
+/// Frames that an interface dropped since it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Dropped {
+    /// On the way in to the kernel.
+    pub rx: u64,
+    /// On the way out of the kernel.
+    pub tx: u64,
+}
+
+/// What interface `name` dropped, over all its queues.
+///
+/// # Errors
+/// [`Error::NoSuchLink`], or netlink is not to be had.
+pub fn dropped(name: &str) -> Result<Dropped, Error> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let stats = message_by(message, name)?.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(Dropped { rx: stats.rx_dropped, tx: stats.tx_dropped }),
+        _ => None,
+    });
+    Ok(stats.unwrap_or_default())
 }
 
 /// The addresses, each with its prefix length, that the kernel has on interface `name`.

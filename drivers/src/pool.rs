@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Buffers that are not in use.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn free(&self) -> usize {
         self.free.len()
     }

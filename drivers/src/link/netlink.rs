@@ -12,7 +12,7 @@ use std::io;
 const DUMP_TRIES: usize = 4;
 
 /// The kernel takes any byte but these (`dev_valid_name`).
-pub(super) fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let fits = !name.is_empty() && name.len() <= NAME_MAX && name != "." && name != "..";
     if fits && !name.bytes().any(|b| b == b'/' || b == b':' || b == 0 || b.is_ascii_whitespace()) {
         return Ok(());
