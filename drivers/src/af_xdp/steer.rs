@@ -1,0 +1,319 @@
+//! Which frames leave the kernel: the XDP program, assembled from the configuration.
+//!
+//! Only branches that are configured are emitted. Whatever the program does not know it passes to the kernel; what it
+//! knows it redirects to the socket of the queue that the frame came in on, and a queue without a socket passes it to the
+//! kernel too (the flags of `bpf_redirect_map` hold the action for that case).
+
+use super::asm::{Assembler, Insn, Label, Reg, Width};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use thiserror::Error;
+
+/// Most addresses, or ports, of one steering program.
+pub const STEERING_MAX: usize = 64;
+
+/// Which frames are taken from the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Steering {
+    /// Addresses that the kernel does not own: their ARP and neighbour discovery, ICMP and TCP, fragments included.
+    Own {
+        /// At least one, at most [`STEERING_MAX`].
+        addresses: Vec<IpAddr>,
+    },
+    /// Addresses that the kernel keeps: only TCP to these ports, and ICMP errors that quote a segment sent from them.
+    /// Fragments stay with the kernel, and so does IPv6 with extension headers.
+    Shared {
+        /// At least one, at most [`STEERING_MAX`].
+        ports: Vec<u16>,
+    },
+}
+
+/// Why no program can be made of a [`Steering`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum SteerError {
+    /// Nothing to look for.
+    #[error("the XDP program was given no address and no port to look for; name at least one with --address or --port")]
+    Empty,
+    /// Each address or port costs instructions on every packet.
+    #[error("the XDP program was given {count} {what} and looks for at most {STEERING_MAX}; name fewer")]
+    TooMany {
+        /// "addresses" or "ports".
+        what: &'static str,
+        /// How many were given.
+        count: usize,
+    },
+}
+
+/// Actions of an XDP program (`enum xdp_action`).
+pub(super) const XDP_PASS: i32 = 2;
+
+const CONTEXT: Reg = Reg(6);
+/// Start of the header that is being looked at.
+const HEADER: Reg = Reg(7);
+const DATA_END: Reg = Reg(8);
+/// Value being compared.
+const VALUE: Reg = Reg(5);
+const SCRATCH: Reg = Reg(4);
+const RESULT: Reg = Reg(0);
+
+const REDIRECT_MAP: i32 = 51;
+const ETHERNET_LEN: i32 = 14;
+const VLAN_LEN: i32 = 4;
+const IPV6_LEN: i32 = 40;
+const PROTO_ICMP: u32 = 1;
+const PROTO_TCP: u32 = 6;
+const PROTO_ICMPV6: u32 = 58;
+/// Hop-by-hop options, routing, fragment, destination options: what may stand before TCP or ICMPv6.
+const EXTENSION_HEADERS: [u32; 4] = [0, 43, 44, 60];
+
+/// `value` as the machine loads it from a frame.
+fn wire(value: u16) -> u32 {
+    u32::from(value.to_be())
+}
+
+struct Program {
+    asm: Assembler,
+    pass: Label,
+    redirect: Label,
+}
+
+/// The program for `steering`, redirecting into the XSKMAP `map_fd`. `fallback` is the action for queues without a socket:
+/// [`XDP_PASS`], but for tests.
+pub(super) fn assemble(steering: &Steering, map_fd: i32, fallback: i32) -> Result<Vec<Insn>, SteerError> {
+    check(steering)?;
+    let mut asm = Assembler::default();
+    let (pass, redirect) = (asm.label(), asm.label());
+    let mut program = Program { asm, pass, redirect };
+    match steering {
+        Steering::Own { addresses } => program.own(addresses),
+        Steering::Shared { ports } => program.shared(ports),
+    }
+    program.end(map_fd, fallback);
+    Ok(program.asm.finish())
+}
+
+fn check(steering: &Steering) -> Result<(), SteerError> {
+    let (what, count) = match steering {
+        Steering::Own { addresses } => ("addresses", addresses.len()),
+        Steering::Shared { ports } => ("ports", ports.len()),
+    };
+    match count {
+        0 => Err(SteerError::Empty),
+        1..=STEERING_MAX => Ok(()),
+        _ => Err(SteerError::TooMany { what, count }),
+    }
+}
+
+impl Program {
+    fn own(&mut self, addresses: &[IpAddr]) {
+        let v4: Vec<Ipv4Addr> =
+            addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None }).collect();
+        let v6: Vec<Ipv6Addr> =
+            addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None }).collect();
+        let (arp, ipv4, ipv6) = (self.asm.label(), self.asm.label(), self.asm.label());
+        self.ethernet();
+        if !v4.is_empty() {
+            self.asm.jump_eq(VALUE, wire(0x0800), ipv4);
+            self.asm.jump_eq(VALUE, wire(0x0806), arp);
+        }
+        if !v6.is_empty() {
+            self.asm.jump_eq(VALUE, wire(0x86dd), ipv6);
+        }
+        self.asm.jump(self.pass);
+        if !v4.is_empty() {
+            self.asm.place(arp);
+            self.need(28);
+            self.load(Width::Word, 24); // target protocol address, in requests and replies alike
+            self.one_of_v4(&v4, self.redirect);
+            self.asm.place(ipv4);
+            self.own_v4(&v4);
+        }
+        if !v6.is_empty() {
+            self.asm.place(ipv6);
+            self.own_v6(&v6);
+        }
+    }
+
+    /// ICMP and TCP to us; the protocol field is there in every fragment.
+    fn own_v4(&mut self, addresses: &[Ipv4Addr]) {
+        let ours = self.asm.label();
+        self.need(20);
+        self.load(Width::Word, 16);
+        self.one_of_v4(addresses, ours);
+        self.asm.place(ours);
+        self.load(Width::Byte, 9);
+        self.asm.jump_eq(VALUE, PROTO_TCP, self.redirect);
+        self.asm.jump_eq(VALUE, PROTO_ICMP, self.redirect);
+        self.asm.jump(self.pass);
+    }
+
+    /// ICMPv6, TCP and extension headers to us; solicitations and advertisements about us, wherever they are sent.
+    fn own_v6(&mut self, addresses: &[Ipv6Addr]) {
+        let (ours, discovery) = (self.asm.label(), self.asm.label());
+        self.need(IPV6_LEN);
+        self.one_of_v6(24, addresses, ours);
+        // Not to us: perhaps a solicitation sent to our solicited-node group, or somebody who claims our address.
+        self.load(Width::Byte, 6);
+        self.asm.jump_ne(VALUE, PROTO_ICMPV6, self.pass);
+        self.need(IPV6_LEN + 24);
+        self.load(Width::Byte, 40);
+        self.asm.jump_eq(VALUE, 135, discovery);
+        self.asm.jump_ne(VALUE, 136, self.pass);
+        self.asm.place(discovery);
+        self.one_of_v6(48, addresses, self.redirect);
+        self.asm.jump(self.pass);
+        self.asm.place(ours);
+        self.load(Width::Byte, 6);
+        for next in [PROTO_TCP, PROTO_ICMPV6].into_iter().chain(EXTENSION_HEADERS) {
+            self.asm.jump_eq(VALUE, next, self.redirect);
+        }
+        self.asm.jump(self.pass);
+    }
+
+    fn shared(&mut self, ports: &[u16]) {
+        let (ipv4, ipv6, port) = (self.asm.label(), self.asm.label(), self.asm.label());
+        self.ethernet();
+        self.asm.jump_eq(VALUE, wire(0x0800), ipv4);
+        self.asm.jump_eq(VALUE, wire(0x86dd), ipv6);
+        self.asm.jump(self.pass);
+        self.asm.place(ipv4);
+        self.shared_v4(port);
+        self.asm.place(ipv6);
+        self.shared_v6(port);
+        self.asm.place(port);
+        for p in ports {
+            self.asm.jump_eq(VALUE, wire(*p), self.redirect);
+        }
+    }
+
+    fn shared_v4(&mut self, port: Label) {
+        let (tcp, error) = (self.asm.label(), self.asm.label());
+        self.need(20);
+        self.load(Width::Half, 6);
+        self.asm.and_imm(VALUE, wire(0x3fff) as i32); // "more fragments" and the offset
+        self.asm.jump_ne(VALUE, 0, self.pass);
+        self.asm.load(Width::Byte, Reg(1), HEADER, 9);
+        self.skip_v4_header();
+        self.asm.jump_eq(Reg(1), PROTO_TCP, tcp);
+        self.asm.jump_ne(Reg(1), PROTO_ICMP, self.pass);
+        self.need(8 + 20);
+        self.load(Width::Byte, 0);
+        for kind in [3, 11, 12] {
+            self.asm.jump_eq(VALUE, kind, error);
+        }
+        self.asm.jump(self.pass);
+        self.asm.place(error);
+        // The quoted header is one that we sent: its source port is ours.
+        self.asm.add_imm(HEADER, 8);
+        self.load(Width::Byte, 9);
+        self.asm.jump_ne(VALUE, PROTO_TCP, self.pass);
+        self.skip_v4_header();
+        self.need(4);
+        self.load(Width::Half, 0);
+        self.asm.jump(port);
+        self.asm.place(tcp);
+        self.need(4);
+        self.load(Width::Half, 2);
+        self.asm.jump(port);
+    }
+
+    fn shared_v6(&mut self, port: Label) {
+        let (tcp, error) = (self.asm.label(), self.asm.label());
+        self.need(IPV6_LEN + 4);
+        self.load(Width::Byte, 6);
+        self.asm.jump_eq(VALUE, PROTO_TCP, tcp);
+        self.asm.jump_ne(VALUE, PROTO_ICMPV6, self.pass);
+        self.need(IPV6_LEN + 8 + IPV6_LEN + 4);
+        self.load(Width::Byte, 40);
+        for kind in 1..=4 {
+            self.asm.jump_eq(VALUE, kind, error);
+        }
+        self.asm.jump(self.pass);
+        self.asm.place(error);
+        self.load(Width::Byte, 40 + 8 + 6);
+        self.asm.jump_ne(VALUE, PROTO_TCP, self.pass);
+        self.load(Width::Half, 40 + 8 + 40);
+        self.asm.jump(port);
+        self.asm.place(tcp);
+        self.load(Width::Half, 40 + 2);
+        self.asm.jump(port);
+    }
+
+    /// Ends with the EtherType in `VALUE` and `HEADER` behind it, one 802.1Q tag skipped.
+    fn ethernet(&mut self) {
+        let untagged = self.asm.label();
+        self.asm.mov(CONTEXT, Reg(1));
+        self.asm.load(Width::Word, HEADER, CONTEXT, 0); // xdp_md.data
+        self.asm.load(Width::Word, DATA_END, CONTEXT, 4); // xdp_md.data_end
+        self.need(ETHERNET_LEN);
+        self.load(Width::Half, 12);
+        self.asm.add_imm(HEADER, ETHERNET_LEN);
+        self.asm.jump_ne(VALUE, wire(0x8100), untagged);
+        self.need(VLAN_LEN);
+        self.load(Width::Half, 2);
+        self.asm.add_imm(HEADER, VLAN_LEN);
+        self.asm.place(untagged);
+    }
+
+    /// Moves `HEADER` behind the IPv4 header that it is at, options included; passes what is not IPv4.
+    fn skip_v4_header(&mut self) {
+        self.load(Width::Byte, 0);
+        self.asm.mov(SCRATCH, VALUE);
+        self.asm.and_imm(SCRATCH, 0xf0);
+        self.asm.jump_ne(SCRATCH, 0x40, self.pass);
+        self.asm.and_imm(VALUE, 0x0f);
+        self.asm.shift_left(VALUE, 2);
+        self.asm.add(HEADER, VALUE);
+    }
+
+    /// Passes the frame unless `len` bytes from `HEADER` on are there.
+    fn need(&mut self, len: i32) {
+        self.asm.mov(SCRATCH, HEADER);
+        self.asm.add_imm(SCRATCH, len);
+        self.asm.jump_gt(SCRATCH, DATA_END, self.pass);
+    }
+
+    fn load(&mut self, width: Width, offset: i16) {
+        self.asm.load(width, VALUE, HEADER, offset);
+    }
+
+    /// Goes to `then` when `VALUE` is one of `addresses`, passes the frame otherwise.
+    fn one_of_v4(&mut self, addresses: &[Ipv4Addr], then: Label) {
+        for address in addresses {
+            self.asm.jump_eq(VALUE, u32::from_ne_bytes(address.octets()), then);
+        }
+        self.asm.jump(self.pass);
+    }
+
+    /// Goes to `then` when the address at `offset` is one of `addresses`, continues otherwise.
+    fn one_of_v6(&mut self, offset: i16, addresses: &[Ipv6Addr], then: Label) {
+        for address in addresses {
+            let next = self.asm.label();
+            let bytes = address.octets();
+            // The last word differs most often.
+            for word in [3usize, 2, 1, 0] {
+                let value = [bytes[4 * word], bytes[4 * word + 1], bytes[4 * word + 2], bytes[4 * word + 3]];
+                self.load(Width::Word, offset + 4 * word as i16);
+                self.asm.jump_ne(VALUE, u32::from_ne_bytes(value), next);
+            }
+            self.asm.jump(then);
+            self.asm.place(next);
+        }
+    }
+
+    fn end(&mut self, map_fd: i32, fallback: i32) {
+        debug_assert!(self.asm.used(self.pass) && self.asm.used(self.redirect), "no code is unreachable");
+        self.asm.place(self.pass);
+        self.asm.mov_imm(RESULT, XDP_PASS);
+        self.asm.exit();
+        self.asm.place(self.redirect);
+        self.asm.load_map(Reg(1), map_fd);
+        self.asm.load(Width::Word, Reg(2), CONTEXT, 16); // xdp_md.rx_queue_index
+        self.asm.mov_imm(Reg(3), fallback);
+        self.asm.call(REDIRECT_MAP);
+        self.asm.exit();
+    }
+}
+
+#[cfg(test)]
+#[path = "steer_tests.rs"]
+mod tests;
