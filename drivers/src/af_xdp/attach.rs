@@ -1,0 +1,238 @@
+//! From a configuration to bound sockets behind an attached program.
+
+use super::bpf;
+use super::device::{Device, attached_program};
+use super::error::OpenError;
+use super::queue::XdpQueue;
+use super::socket::{Mapping, REGISTER, RingSizes, Socket};
+use super::steer::{self, Steering, XDP_PASS};
+use super::umem::RX_HEADROOM;
+use super::{Config, CopyMode, Mode};
+use core::time::Duration;
+use khamsin_stack::Caps;
+use khamsin_stack::queue::BURST;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::sleep;
+
+/// How long a queue or an interface that a former process held may take to become free (14-143 ms were seen).
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// Frames that one system call sends, where the kernel lets us choose.
+const TX_BUDGET: u32 = 256;
+/// Bytes that the kernel may have in flight for one socket in copy mode.
+const SEND_BUFFER: usize = 64 << 20;
+/// Smallest number of chunks of a queue: a burst for each of the four users.
+const FRAMES_MIN: u32 = 4 * BURST as u32;
+const FRAMES_MAX: u32 = 1 << 20;
+/// Ethernet header and one VLAN tag.
+const LINK_HEADER_MAX: usize = 18;
+const CHUNK_SMALL: u32 = 2048;
+/// Chunks never exceed a page.
+const CHUNK_LARGE: u32 = 4096;
+
+/// The program on the interface and the map behind it. Dropping it detaches the program: from then on everything goes to
+/// the kernel.
+pub struct Attachment {
+    interface: String,
+    link: OwnedFd,
+    program: OwnedFd,
+    map: OwnedFd,
+}
+
+impl Attachment {
+    /// Puts a program for `steering` in the place of the present one; no packet sees neither.
+    ///
+    /// # Errors
+    /// The steering asks for too much, or the kernel refuses the program. The former program stays.
+    pub fn update(&mut self, steering: &Steering) -> Result<(), OpenError> {
+        let program = load(&self.interface, steering, &self.map)?;
+        bpf::link_update(self.link.as_fd(), program.as_fd())
+            .map_err(|e| OpenError::system(&self.interface, "replacing the XDP program", e))?;
+        self.program = program;
+        Ok(())
+    }
+
+    /// The interface that the program is attached to.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The attached program, for those who want to look at it.
+    pub fn program(&self) -> impl AsFd + '_ {
+        &self.program
+    }
+}
+
+/// Attaches the steering program to `config.interface` and binds a socket to every receive queue in use.
+///
+/// The queues are in the order of their numbers. A queue or an interface that a process just killed still holds is
+/// waited for, up to a second.
+///
+/// # Errors
+/// One sentence for each reason: see [`OpenError`]. Nothing stays attached.
+pub fn open(config: &Config) -> Result<(Vec<XdpQueue>, Attachment), OpenError> {
+    if (config.mode, config.copy) == (Mode::Generic, CopyMode::ZeroCopy) {
+        return Err(OpenError::GenericZeroCopy);
+    }
+    let device = Device::query(&config.interface)?;
+    let chunk = chunk_size(&device)?;
+    if device.tx_queues < device.rx_queues {
+        return Err(OpenError::TransmitQueues { interface: device.name, rx: device.rx_queues, tx: device.tx_queues });
+    }
+    raise_memlock();
+    let map = bpf::xskmap(device.rx_queues).map_err(|e| OpenError::system(&device.name, "making an XSKMAP", e))?;
+    let program = load(&device.name, &config.steering, &map)?;
+    let link = attach(config, &device, &program)?;
+    let attachment = Attachment { interface: device.name.clone(), link, program, map };
+    let queues = (0..device.rx_queues).map(|queue| {
+        let opened = queue_open(config, &device, chunk, queue)?;
+        bpf::xskmap_set(attachment.map.as_fd(), queue, opened.as_fd())
+            .map_err(|e| OpenError::system(&device.name, "entering a socket into the XSKMAP", e))?;
+        Ok(opened)
+    });
+    Ok((queues.collect::<Result<_, OpenError>>()?, attachment))
+}
+
+/// The smallest chunk that holds every frame of the interface behind the kernel's headroom.
+fn chunk_size(device: &Device) -> Result<u32, OpenError> {
+    let room = |chunk: u32| (chunk - RX_HEADROOM) as usize - LINK_HEADER_MAX;
+    match device.mtu {
+        mtu if mtu <= room(CHUNK_SMALL) => Ok(CHUNK_SMALL),
+        mtu if mtu <= room(CHUNK_LARGE) => Ok(CHUNK_LARGE),
+        mtu => Err(OpenError::Mtu { interface: device.name.clone(), mtu, most: mtu_most(device) }),
+    }
+}
+
+/// The largest MTU that works: veth's native mode keeps room for its own bookkeeping in the page.
+fn mtu_most(device: &Device) -> usize {
+    if device.driver == "veth" { 3498 } else { (CHUNK_LARGE - RX_HEADROOM) as usize - LINK_HEADER_MAX }
+}
+
+/// As much locked memory as we may have without asking anybody.
+fn raise_memlock() {
+    let limit = getrlimit(Resource::Memlock);
+    if limit.current != limit.maximum {
+        // A refusal shows when the memory is registered.
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
+fn load(interface: &str, steering: &Steering, map: &OwnedFd) -> Result<OwnedFd, OpenError> {
+    use std::os::fd::AsRawFd;
+    let code = steer::assemble(steering, map.as_raw_fd(), XDP_PASS)?;
+    bpf::load(&code).map_err(|e| match OpenError::system(interface, "loading an XDP program", e.errno) {
+        OpenError::System { source, .. } => OpenError::Program { source, log: e.log },
+        // The verifier says EACCES when it refuses; only without a word of its own is a privilege missing.
+        OpenError::Permission { .. } if !e.log.is_empty() => OpenError::Program { source: e.errno.into(), log: e.log },
+        other => other,
+    })
+}
+
+fn attach(config: &Config, device: &Device, program: &OwnedFd) -> Result<OwnedFd, OpenError> {
+    let flags = match config.mode {
+        Mode::Native => bpf::ATTACH_NATIVE,
+        Mode::Generic => bpf::ATTACH_GENERIC,
+    };
+    let interface = device.name.clone();
+    let mut left = BUSY_RETRY;
+    loop {
+        let errno = match bpf::link(program.as_fd(), device.index, flags) {
+            Ok(link) => return Ok(link),
+            Err(errno) => errno,
+        };
+        let hint = match errno {
+            // EEXIST: native and generic programs exclude each other.
+            Errno::BUSY | Errno::EXIST => match holder(&interface) {
+                // One of ours is perhaps just dying.
+                Some((_, name, _)) if name == bpf::NAME && !left.is_zero() => {
+                    sleep(BUSY_PAUSE);
+                    left = left.saturating_sub(BUSY_PAUSE);
+                    continue;
+                }
+                // It went between the two calls.
+                None if !left.is_zero() => {
+                    sleep(BUSY_PAUSE);
+                    left = left.saturating_sub(BUSY_PAUSE);
+                    continue;
+                }
+                other => {
+                    let (id, name, tag) = other.unwrap_or_default();
+                    return Err(OpenError::Attached { interface, id, name, tag });
+                }
+            },
+            Errno::OPNOTSUPP if config.mode == Mode::Native => {
+                return Err(OpenError::NoNative { interface, driver: device.driver.clone(), source: errno.into() });
+            }
+            Errno::RANGE => {
+                "the MTU of the interface or of its peer is too large for native XDP: `ip link set dev … mtu 1500`"
+            }
+            Errno::NOSPC => "it has fewer receive queues than its peer has transmit queues: `ethtool -L` on either end",
+            Errno::INVAL => {
+                "the driver wants LRO, hardware GRO or the like off, or fewer queues: `ethtool -K … lro off rx-gro-hw off`, \
+                 `ethtool -L`, or --xdp-mode generic"
+            }
+            other => return Err(OpenError::system(&interface, "attaching the XDP program", other)),
+        };
+        return Err(OpenError::Attach { interface, hint, source: errno.into() });
+    }
+}
+
+/// Id, name and tag of the program that is attached to `interface`.
+fn holder(interface: &str) -> Option<(u32, String, String)> {
+    let id = attached_program(interface)?;
+    match bpf::program_info(id) {
+        Ok(info) => Some((id, info.name, info.tag)),
+        Err(e) => Some((id, format!("not to be found out ({e})"), "unknown".into())),
+    }
+}
+
+fn queue_open(config: &Config, device: &Device, chunk: u32, queue: u32) -> Result<XdpQueue, OpenError> {
+    let failed = |wanted| move |e| OpenError::system(&device.name, wanted, e);
+    let socket = Socket::new().map_err(failed("opening an AF_XDP socket"))?;
+    let frames = config.frames_per_queue.clamp(FRAMES_MIN, FRAMES_MAX).next_power_of_two();
+    let bytes = frames as usize * chunk as usize;
+    let memory = Mapping::anonymous(bytes).map_err(failed("mapping memory for frames"))?;
+    let quarter = frames / 4;
+    let sizes = RingSizes { fill: quarter, completion: quarter, rx: quarter, tx: quarter };
+    let mut umem = socket.umem(memory, chunk, sizes).map_err(|(wanted, e)| match e {
+        Errno::NOBUFS if wanted == REGISTER => {
+            OpenError::LockedMemory { bytes, limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) }
+        }
+        other => failed(wanted)(other),
+    })?;
+    socket.set_tx_budget(TX_BUDGET.min(quarter));
+    socket.set_send_buffer(SEND_BUFFER);
+    // Before the bind: a zero-copy driver takes its first buffers then.
+    umem.refill();
+    bind(config, device, &socket, queue)?;
+    let caps = Caps {
+        mac: device.mac,
+        mtu: device.mtu,
+        rx_partial_checksums: device.partial_checksums(),
+        tx_checksum: false,
+        tx_segment_max: 0,
+    };
+    Ok(XdpQueue::new(umem, socket, device.name.clone(), queue, caps))
+}
+
+fn bind(config: &Config, device: &Device, socket: &Socket, queue: u32) -> Result<(), OpenError> {
+    let interface = || device.name.clone();
+    let zero_copy = config.copy == CopyMode::ZeroCopy;
+    let mut left = BUSY_RETRY;
+    loop {
+        match socket.bind(device.index, queue, zero_copy) {
+            Ok(()) => return Ok(()),
+            Err(Errno::BUSY) if !left.is_zero() => {
+                sleep(BUSY_PAUSE);
+                left = left.saturating_sub(BUSY_PAUSE);
+            }
+            Err(Errno::BUSY) => return Err(OpenError::QueueBusy { interface: interface(), queue }),
+            Err(e) if zero_copy && !matches!(e, Errno::PERM | Errno::NODEV) => {
+                return Err(OpenError::NoZeroCopy { interface: interface(), queue, source: e.into() });
+            }
+            Err(e) => return Err(OpenError::system(&device.name, "binding an AF_XDP socket to a queue", e)),
+        }
+    }
+}
