@@ -7,6 +7,7 @@ pub mod af_xdp;
 pub mod clock;
 pub mod doorbell;
 pub mod epoll;
+pub mod group;
 pub mod link;
 pub mod pool;
 pub mod sim;
