@@ -34,6 +34,8 @@ pub(super) struct Link {
     pub(super) bits_per_second: u64,
     /// One way, microseconds.
     pub(super) delay_us: u64,
+    /// From the first instant on, one way takes the second; microseconds.
+    pub(super) slower: (u64, u64),
     /// Bytes that wait before the bottleneck; more are dropped.
     pub(super) queue_bytes: u64,
     /// Data segments lost by chance, of 1000.
@@ -55,6 +57,7 @@ impl Default for Link {
         Link {
             bits_per_second: 100_000_000,
             delay_us: 10_000,
+            slower: (u64::MAX, 0),
             queue_bytes: 250_000,
             loss: 0,
             ack_loss: 0,
@@ -283,7 +286,12 @@ impl World {
         }
         let wire_us = ((len + OVERHEAD) * 8_000_000).div_ceil(self.link.bits_per_second);
         self.busy_until_us = self.busy_until_us.max(now) + wire_us;
-        self.post(self.busy_until_us + self.link.delay_us, Event::Data { offset, len });
+        self.post(self.busy_until_us + self.delay(now), Event::Data { offset, len });
+    }
+
+    fn delay(&self, now: u64) -> u64 {
+        let (from, delay) = self.link.slower;
+        if now < from { self.link.delay_us } else { delay }
     }
 
     fn window(&self) -> u64 {
@@ -331,6 +339,6 @@ impl World {
             return;
         }
         let event = Event::Ack { ack: self.received, window: self.window(), bare: true };
-        self.post(now + self.link.delay_us, event);
+        self.post(now + self.delay(now), event);
     }
 }

@@ -5,9 +5,10 @@
 //!
 //! What follows which text: initial window RFC 6928; slow start, congestion avoidance, fast retransmit and restart after
 //! idle RFC 5681; NewReno's partial acknowledgements RFC 6582 (the impatient variant); byte counting RFC 3465; limited
-//! transmit RFC 3042; retransmission timer RFC 6298; zero-window probes RFC 9293 3.8.6.1; silly-window avoidance RFC 9293
-//! 3.8.6.2.1. Congestion is judged on the *pipe*, an estimate of the bytes still in the network (RFC 6675), and not by
-//! inflating the window: without SACK each duplicate ACK stands for one segment that has left the network.
+//! transmit RFC 3042; retransmission timer RFC 6298 with Karn's rule (and one liberty: `Sender::forgive`); zero-window
+//! probes RFC 9293 3.8.6.1; silly-window avoidance RFC 9293 3.8.6.2.1. Congestion is judged on the *pipe*, an estimate of
+//! the bytes still in the network (RFC 6675), and not by inflating the window: without SACK each duplicate ACK stands for
+//! one segment that has left the network.
 //!
 //! The caller's loop, on each event of a connection:
 //! 1. `on_ack` for an acceptable ACK, or `on_timeout` when the deadline has come;

@@ -91,11 +91,16 @@ fn a_segment_that_was_sent_twice_measures_nothing() {
     send(&mut s, ms(0), 2 * MSS);
     assert_eq!(s.on_timeout(ms(1000)), Timeout::Retransmit);
     resend(&mut s, ms(1000));
+    assert_eq!(s.rto_us(), 2_000_000);
     ack(&mut s, ms(1001), 2 * MSS);
-    assert_eq!(s.srtt_us(), None);
-    assert_eq!(s.rto_us(), 2_000_000, "the backoff stays until there is a measurement");
+    assert_eq!((s.srtt_us(), s.rto_us()), (None, 1_000_000), "the first time, the doubling is taken back");
     send(&mut s, ms(1001), MSS);
-    assert_eq!(s.deadline(), Some(ms(3001)));
-    ack(&mut s, ms(1101), 3 * MSS);
+    assert_eq!(s.on_timeout(ms(2001)), Timeout::Retransmit);
+    resend(&mut s, ms(2001));
+    ack(&mut s, ms(2002), 3 * MSS);
+    assert_eq!((s.srtt_us(), s.rto_us()), (None, 2_000_000), "the second time it stays, until there is a measurement");
+    send(&mut s, ms(2002), MSS);
+    assert_eq!(s.deadline(), Some(ms(4002)));
+    ack(&mut s, ms(2102), 4 * MSS);
     assert_eq!((s.srtt_us(), s.rto_us()), (Some(100_000), 300_000));
 }

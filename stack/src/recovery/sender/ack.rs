@@ -1,0 +1,161 @@
+//! What an acknowledgement does to a sender.
+
+use super::{AckOutcome, Mode, Sender, clamp_window};
+use crate::Instant;
+
+/// Duplicate ACKs that mean loss (RFC 5681 3.2).
+const DUP_ACKS: u8 = 3;
+
+impl Sender {
+    /// An acceptable ACK came. `ack`: the offset it acknowledges up to; the caller has made sure that it is at most
+    /// [`nxt`](Self::nxt) (an older one than [`una`](Self::una) is fine). `window`: the peer's window, bytes, scaled; `None`
+    /// when SND.WL1 and SND.WL2 say that the segment is too old to update it. `pure`: no payload, no SYN, no FIN.
+    pub fn on_ack(&mut self, now: Instant, ack: u64, window: Option<u64>, pure: bool) -> AckOutcome {
+        debug_assert!(ack <= self.nxt, "acknowledges what was never sent");
+        let ack = ack.min(self.nxt);
+        let mut outcome = AckOutcome::default();
+        if ack < self.una {
+            return outcome;
+        }
+        outcome.newly_acked = ack - self.una;
+        let known = self.window;
+        if let Some(window) = window {
+            self.window = clamp_window(window);
+            self.window_max = self.window_max.max(self.window);
+            outcome.window_changed = self.window != known || outcome.newly_acked > 0;
+        }
+        outcome.duplicate = outcome.newly_acked == 0
+            && pure
+            && window.is_some()
+            && self.window == known
+            && self.window > 0
+            && !self.is_idle()
+            && !self.probing;
+        if outcome.newly_acked > 0 {
+            self.advance(now, ack, outcome.newly_acked);
+        } else if outcome.duplicate {
+            outcome.fast_retransmit = self.duplicate(now);
+        }
+        if self.probing || self.window == 0 {
+            // Whoever answers probes may keep its window closed for as long as it likes (RFC 1122 4.2.2.17).
+            self.unanswered = 0;
+        }
+        if self.window > 0 && self.probing {
+            self.window_opened(now);
+        }
+        outcome
+    }
+
+    /// `una` moves to `ack`, `acked` bytes further.
+    fn advance(&mut self, now: Instant, ack: u64, acked: u64) {
+        let mss = self.mss();
+        let limited = self.una < self.limited_to;
+        self.una = ack;
+        self.probes = 0;
+        self.dup_acks = 0;
+        if self.timed_end != 0 && ack >= self.timed_end {
+            self.rtt.sample(now.micros_since(self.timed_at));
+            self.timed_end = 0;
+            self.backoffs = 0;
+            self.forgiven = false;
+        } else if self.unanswered > 0 && self.backoffs > 0 {
+            self.forgive();
+        }
+        self.unanswered = 0;
+        self.resend = self.resend.max(ack);
+        let mut restart = true;
+        match self.mode {
+            Mode::Open => {
+                self.left = 0;
+                if limited {
+                    self.congestion.on_ack(acked, mss, false);
+                }
+            }
+            Mode::Loss => {
+                self.congestion.on_ack(acked, mss, true);
+                if ack >= self.recover {
+                    self.mode = Mode::Open;
+                }
+            }
+            Mode::Recovery if ack >= self.recover => {
+                self.left = 0;
+                self.mode = Mode::Open;
+                self.congestion.on_recovered(self.in_flight(), mss);
+            }
+            Mode::Recovery => {
+                // A partial acknowledgement: the next segment was lost too. Of what it covers, one segment was the one
+                // sent again; the others had been counted by duplicate ACKs.
+                self.left = self.left.saturating_sub(clamp_window(acked).saturating_sub(mss));
+                self.resend = ack;
+                self.lost_to = self.nxt.min(ack + u64::from(mss));
+                // RFC 6582 4, impatient: only the first one restarts the timer, so that many losses end in slow start.
+                restart = !self.partial_seen;
+                self.partial_seen = true;
+            }
+        }
+        if self.is_idle() {
+            self.deadline = Instant::FAR_FUTURE;
+        } else if restart {
+            self.deadline = now.plus_micros(self.rto_us());
+        }
+    }
+
+    /// Progress after a timeout, which measures nothing: the ACK may be that of the first copy (Karn). If it is, the round
+    /// trip has outgrown the timeout, and only the doubled timeout lets a segment live long enough to be measured. If it
+    /// is not, a lossy path would crawl from one doubled timeout to the next. So the doublings are taken back every other
+    /// time: a true measurement follows in two rounds, and losses do not add up.
+    fn forgive(&mut self) {
+        self.forgiven = !self.forgiven;
+        if self.forgiven {
+            self.backoffs = 0;
+        }
+    }
+
+    /// A duplicate ACK; says whether it starts a fast retransmit.
+    fn duplicate(&mut self, now: Instant) -> bool {
+        let mss = self.mss();
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        // One segment at least has not left: the one that is missing.
+        let most = clamp_window(self.in_flight().saturating_sub(u64::from(mss)));
+        match self.mode {
+            Mode::Loss => return false,
+            Mode::Recovery => {
+                self.left = (self.left + mss).min(most);
+                return false;
+            }
+            Mode::Open => {}
+        }
+        if self.dup_acks == 1 {
+            self.flight_at_dup = clamp_window(self.in_flight());
+        }
+        // RFC 6582 3.2 step 2: duplicates of what was sent again in the last recovery say nothing new.
+        if self.dup_acks < DUP_ACKS || (self.recover != 0 && self.una <= self.recover) {
+            // RFC 3042: each of the first two lets one new segment go.
+            self.left = (self.left + mss).min(2 * mss).min(most);
+            return false;
+        }
+        self.congestion.on_loss(u64::from(self.flight_at_dup), mss);
+        self.mode = Mode::Recovery;
+        self.recover = self.nxt;
+        self.left = (u32::from(DUP_ACKS) * mss).min(most);
+        self.resend = self.una;
+        self.lost_to = self.nxt.min(self.una + u64::from(mss));
+        self.partial_seen = false;
+        self.timed_end = 0;
+        self.deadline = now.plus_micros(self.rto_us());
+        true
+    }
+
+    /// The window is open after probes: what they carried was mostly refused and must go again.
+    fn window_opened(&mut self, now: Instant) {
+        self.probing = false;
+        self.waiting = false;
+        self.probes = 0;
+        self.deadline = Instant::FAR_FUTURE;
+        if !self.is_idle() {
+            self.resend = self.una;
+            self.lost_to = self.nxt;
+            self.start_timer(now);
+        }
+    }
+}
