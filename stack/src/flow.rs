@@ -77,6 +77,12 @@ impl FlowTable {
         fold(both ^ k1, 0x9e37_79b9_7f4a_7c15)
     }
 
+    /// Asks for the cache line in which [`find`](Self::find) will look first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        crate::prefetch::line(core::ptr::from_ref(&self.slots[self.home(tag(hash))]) as usize);
+    }
+
     /// The value stored under `hash` for which `same` says that it is the flow looked for. `same` is asked only about
     /// values whose 31 tag bits agree.
     #[inline]

@@ -15,6 +15,7 @@ pub mod key;
 pub mod limiter;
 pub mod limits;
 mod machine;
+mod prefetch;
 pub mod queue;
 pub mod recovery;
 pub mod shard;

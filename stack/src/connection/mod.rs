@@ -248,6 +248,12 @@ impl<S> Connection<S> {
         ((self.unit, self.tx.store), self.session)
     }
 
+    /// Asks for what lies behind the connection itself, which should be in the cache by now.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        self.unit.prefetch(self.rx.next);
+    }
+
     /// Whether a frame came over another link layer than ours go to.
     #[inline]
     pub(crate) fn link_differs(&self, link: &crate::wire::LinkView) -> bool {

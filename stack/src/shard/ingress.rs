@@ -2,42 +2,91 @@
 
 use super::{Flow, Shard};
 use crate::app::App;
+use crate::connection::Connection;
+use crate::prefetch;
 use crate::stray::Stray;
 use crate::wire::checksum::{Verdict, verify_tcp};
-use crate::wire::{self, DropReason, Kind, LinkHeader, LinkView, Outgoing, Segment, Template, TxChecksum};
+use crate::wire::{self, DropReason, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum};
 use crate::{Frame, Instant, Queue, RxChecksum, TxOffload};
 
+/// What goes with a frame on its way.
+#[derive(Clone, Copy)]
+pub(super) struct Travel {
+    /// Of its flow.
+    hash: u64,
+    checksum: RxChecksum,
+    /// Shards that did not know it.
+    seen_by: usize,
+}
+
 impl<A: App, Q: Queue> Shard<A, Q> {
-    /// Deals with one received frame and gives its buffer back.
-    pub(super) fn on_frame(&mut self, now: Instant, queue: &mut Q, app: &mut A, mut frame: Q::Frame) {
-        let checksum = frame.rx_checksum();
-        self.on_bytes(now, queue, app, frame.bytes_mut(), checksum, 0);
-        queue.release(frame);
+    /// Takes in a burst. Each stage asks for the memory that the next will touch, so that the misses of a burst overlap:
+    /// frames, slots of the flow table, connections, sockets and buffers.
+    pub(super) fn on_burst(&mut self, now: Instant, queue: &mut Q, app: &mut A, burst: &mut Vec<Q::Frame>) {
+        let mut parsed = core::mem::take(&mut self.parsed);
+        for frame in burst.iter() {
+            prefetch::line(frame.bytes().as_ptr() as usize);
+        }
+        for frame in burst.iter() {
+            let frame = wire::parse(frame.bytes());
+            let hash = if let Kind::Tcp(segment) = &frame.kind { self.flows.hash(&segment.key) } else { 0 };
+            self.flows.prefetch(hash);
+            parsed.push((frame, hash));
+        }
+        for &(_, hash) in &parsed {
+            if let Some(connection) = self.candidate(hash) {
+                prefetch::value(connection);
+            }
+        }
+        for &(_, hash) in &parsed {
+            if let Some(connection) = self.candidate(hash) {
+                connection.prefetch();
+            }
+        }
+        for (mut frame, (parsed, hash)) in burst.drain(..).zip(parsed.drain(..)) {
+            let checksum = frame.rx_checksum();
+            let travel = Travel { hash, checksum, seen_by: 0 };
+            self.on_parsed(now, queue, app, &parsed, frame.bytes_mut(), travel);
+            queue.release(frame);
+        }
+        self.parsed = parsed;
+    }
+
+    /// The connection that a hash most likely means. A guess, without a look at the connection itself.
+    #[inline]
+    fn candidate(&self, hash: u64) -> Option<&Connection<A::Session>> {
+        match Flow::unpack(self.flows.find(hash, |_| true)?) {
+            Flow::Live(id) => self.live.get(id),
+            _ => None,
+        }
     }
 
     /// Deals with a frame that another shard did not know.
     pub(super) fn on_stray(&mut self, now: Instant, queue: &mut Q, app: &mut A, mut stray: Stray) {
-        self.on_bytes(now, queue, app, &mut stray.bytes, stray.checksum, stray.seen_by);
+        let parsed = wire::parse(&stray.bytes);
+        let Kind::Tcp(segment) = &parsed.kind else { return };
+        let hash = self.flows.hash(&segment.key);
+        let travel = Travel { hash, checksum: stray.checksum, seen_by: stray.seen_by };
+        self.on_parsed(now, queue, app, &parsed, &mut stray.bytes, travel);
     }
 
-    fn on_bytes(
+    fn on_parsed(
         &mut self,
         now: Instant,
         queue: &mut Q,
         app: &mut A,
+        parsed: &Parsed,
         bytes: &mut [u8],
-        checksum: RxChecksum,
-        seen_by: usize,
+        travel: Travel,
     ) {
-        let parsed = wire::parse(bytes);
-        match parsed.kind {
+        match &parsed.kind {
             Kind::Tcp(segment) => {
-                if self.is_for_us(&segment) && self.checksum_holds(bytes, &segment, checksum) {
-                    self.on_segment(now, queue, app, &parsed.link, &segment, bytes, (checksum, seen_by));
+                if self.is_for_us(segment) && self.checksum_holds(bytes, segment, travel.checksum) {
+                    self.on_segment(now, queue, app, &parsed.link, segment, bytes, travel);
                 }
             }
             Kind::Drop(reason) => reason.count(&mut self.world.counters),
-            Kind::Arp | Kind::Icmp4(_) | Kind::Icmp6(_) => self.answer_below_tcp(now, queue, bytes, &parsed),
+            Kind::Arp | Kind::Icmp4(_) | Kind::Icmp6(_) => self.answer_below_tcp(now, queue, bytes, parsed),
         }
     }
 
@@ -71,7 +120,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         holds
     }
 
-    fn answer_below_tcp(&mut self, now: Instant, queue: &mut Q, bytes: &[u8], parsed: &wire::Parsed) {
+    fn answer_below_tcp(&mut self, now: Instant, queue: &mut Q, bytes: &[u8], parsed: &Parsed) {
         let Some(mut frame) = queue.alloc_tx() else {
             self.world.counters.tx_exhausted += 1;
             return;
@@ -96,26 +145,26 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &mut [u8],
-        travelled: (RxChecksum, usize),
+        travel: Travel,
     ) {
-        match self.find(segment) {
+        match self.find(segment, travel.hash) {
             Some(Flow::Live(id)) => self.on_live(now, queue, app, id, link, segment, bytes),
             Some(Flow::Syn(position)) => self.on_half_open(now, queue, app, position, link, segment, bytes),
             Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, position, link, segment, bytes),
             None => {
-                self.on_unknown(now, queue, link, segment, bytes, travelled);
+                self.on_unknown(now, queue, link, segment, bytes, travel);
                 return;
             }
         }
-        if travelled.1 > 0 {
+        if travel.seen_by > 0 {
             self.world.counters.stray_claimed += 1;
         }
     }
 
     #[inline]
-    fn find(&self, segment: &Segment) -> Option<Flow> {
+    fn find(&self, segment: &Segment, hash: u64) -> Option<Flow> {
         let key = &segment.key;
-        let found = self.flows.find(self.flows.hash(key), |value| match Flow::unpack(value) {
+        let found = self.flows.find(hash, |value| match Flow::unpack(value) {
             Flow::Live(id) => self.live.get(id).is_some_and(|c| c.key == *key),
             Flow::Syn(position) => self.syn.record(position).is_some_and(|r| r.key == *key),
             Flow::TimeWait(position) => self.time_wait.record(position).key == *key,
@@ -130,7 +179,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &[u8],
-        (checksum, seen_by): (RxChecksum, usize),
+        Travel { checksum, seen_by, .. }: Travel,
     ) {
         let flags = segment.flags;
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {

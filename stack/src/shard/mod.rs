@@ -23,7 +23,7 @@ use crate::stray::StrayLink;
 use crate::syn::SynTable;
 use crate::timewait::TimeWaitTable;
 use crate::wheel::Wheel;
-use crate::wire::{Addresses, Responder, ResponderConfig};
+use crate::wire::{Addresses, Parsed, Responder, ResponderConfig};
 use crate::{Caps, CloseReason, Counters, Frame, Instant, Queue, TxOffload};
 
 use slab::Slab;
@@ -73,6 +73,8 @@ pub struct Shard<A: App, Q: Queue> {
     /// Connections that want another turn without an event.
     pending: Vec<u32>,
     burst: Vec<Q::Frame>,
+    /// What the frames of a burst are, and the hashes of their flows.
+    parsed: Vec<(Parsed, u64)>,
     frame: Option<Q::Frame>,
     draining: bool,
     drained: bool,
@@ -149,6 +151,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             touched: Vec::with_capacity(limits.connections.min(4096)),
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
+            parsed: Vec::with_capacity(BURST),
             frame: None,
             draining: false,
             drained: false,
@@ -161,9 +164,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let mut burst = core::mem::take(&mut self.burst);
         let received = queue.rx_burst(&mut burst, BURST);
         self.world.counters.rx_frames += received as u64;
-        for frame in burst.drain(..) {
-            self.on_frame(now, queue, app, frame);
-        }
+        self.on_burst(now, queue, app, &mut burst);
         self.burst = burst;
         let strays = self.take_strays(now, queue, app);
         self.on_timers(now, queue, app);
