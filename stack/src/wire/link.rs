@@ -112,27 +112,19 @@ impl LinkHeader {
     }
 }
 
-/// The link layer of `frame` and the EtherType behind it; `None` if the frame ends inside. Values below 0x0600 are
-/// 802.3 lengths.
+/// Reads an Ethernet header into `link` and returns its EtherType, which may be that of a tag; `None` if the frame ends
+/// inside. Values below 0x0600 are 802.3 lengths.
 #[inline(always)]
-pub(super) fn parse(frame: &[u8]) -> Option<(LinkView, u16)> {
+pub(super) fn parse(frame: &[u8], link: &mut LinkView) -> Option<u16> {
     let h = frame.first_chunk::<14>()?;
-    let mut link = LinkView {
-        dst: [h[0], h[1], h[2], h[3], h[4], h[5]],
-        src: [h[6], h[7], h[8], h[9], h[10], h[11]],
-        vlan: VlanTags::NONE,
-        l2_len: 14,
-    };
-    let ethertype = be16(h, 12);
-    if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
-        let inner = tags(frame, &mut link)?;
-        return Some((link, inner));
-    }
-    Some((link, ethertype))
+    link.dst = *h.first_chunk()?;
+    link.src = *h[6..].first_chunk()?;
+    link.l2_len = 14;
+    Some(be16(h, 12))
 }
 
-#[inline(never)]
-fn tags(frame: &[u8], link: &mut LinkView) -> Option<u16> {
+/// Reads the tags of a frame whose EtherType is that of a tag, and returns the EtherType behind them.
+pub(super) fn parse_tags(frame: &[u8], link: &mut LinkView) -> Option<u16> {
     let h = frame.first_chunk::<18>()?;
     link.vlan.raw[..4].copy_from_slice(&h[12..16]);
     link.vlan.len = 4;

@@ -30,11 +30,11 @@ pub fn tcp_options(header: &[u8]) -> TcpOptions {
     let mut out = TcpOptions::default();
     let mut rest = header.get(20..).unwrap_or(&[]);
     // What nearly every segment of a connection with timestamps carries (RFC 7323 appendix A).
-    if let [1, 1, 8, 10, ts @ ..] = rest
-        && ts.len() == 8
+    if let Some(only) = rest.first_chunk::<12>()
+        && rest.len() == 12
+        && only[..4] == [1, 1, 8, 10]
     {
-        out.timestamps = Some((be32(ts, 0), be32(ts, 4)));
-        return out;
+        return TcpOptions { timestamps: Some((be32(only, 4), be32(only, 8))), ..TcpOptions::default() };
     }
     loop {
         match rest {

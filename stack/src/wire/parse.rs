@@ -5,7 +5,8 @@ use core::ops::BitOr;
 
 use super::link::{self, LinkView};
 use super::{
-    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTO_ICMP, PROTO_ICMP6, PROTO_TCP, be16, be32, checksum, ip,
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTO_ICMP, PROTO_ICMP6, PROTO_TCP,
+    be16, be32, checksum, ip,
 };
 use crate::counters::Counters;
 use crate::key::FlowKey;
@@ -243,23 +244,44 @@ impl Datagram {
 /// (RFC 8200 4; see `extensions`). Not checked: TCP and ICMP checksums, and whether the destination is ours.
 #[inline]
 pub fn parse(frame: &[u8]) -> Parsed {
-    let Some((link, ethertype)) = link::parse(frame) else {
-        return Parsed { link: LinkView::default(), kind: Kind::Drop(DropReason::Malformed) };
-    };
-    let kind = if link.src[0] & 1 != 0 {
-        Kind::Drop(DropReason::Martian)
-    } else if ethertype == ETHERTYPE_IPV4 {
-        ipv4(frame, &link)
-    } else if ethertype == ETHERTYPE_IPV6 {
-        ipv6(frame, &link)
-    } else if ethertype == ETHERTYPE_ARP {
-        Kind::Arp
-    } else if ethertype < 0x0600 {
-        Kind::Drop(DropReason::Malformed)
-    } else {
-        Kind::Drop(DropReason::NotOurs)
-    };
-    Parsed { link, kind }
+    let mut parsed = Parsed { link: LinkView::default(), kind: Kind::Drop(DropReason::Malformed) };
+    if let Err(reason) = parse_into(frame, &mut parsed) {
+        parsed.kind = Kind::Drop(reason);
+    }
+    parsed
+}
+
+/// [`parse`], into place: returned by value through every branch, the addresses would travel byte by byte.
+fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
+    let ethertype = link::parse(frame, &mut parsed.link).ok_or(DropReason::Malformed)?;
+    if parsed.link.src[0] & 1 != 0 {
+        return Err(DropReason::Martian);
+    }
+    let group_dst = parsed.link.group_dst();
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, 14, group_dst, &mut parsed.kind),
+        ETHERTYPE_IPV6 => ipv6(frame, 14, group_dst, &mut parsed.kind),
+        _ => parse_unusual(frame, ethertype, parsed),
+    }
+}
+
+/// The rest of [`parse_into`], kept apart so that plain frames are parsed at fixed offsets.
+#[cold]
+fn parse_unusual(frame: &[u8], mut ethertype: u16, parsed: &mut Parsed) -> Result<(), DropReason> {
+    if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
+        ethertype = link::parse_tags(frame, &mut parsed.link).ok_or(DropReason::Malformed)?;
+    }
+    let (ip_at, group_dst) = (usize::from(parsed.link.l2_len), parsed.link.group_dst());
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, ip_at, group_dst, &mut parsed.kind),
+        ETHERTYPE_IPV6 => ipv6(frame, ip_at, group_dst, &mut parsed.kind),
+        ETHERTYPE_ARP => {
+            parsed.kind = Kind::Arp;
+            Ok(())
+        }
+        ..0x0600 => Err(DropReason::Malformed),
+        _ => Err(DropReason::NotOurs),
+    }
 }
 
 /// What the network layer found out, for the layer above.
@@ -272,91 +294,132 @@ struct Network {
 }
 
 #[inline(always)]
-fn ipv4(frame: &[u8], link: &LinkView) -> Kind {
-    let ip_at = usize::from(link.l2_len);
-    let Some(h) = frame.get(ip_at..).and_then(|f| f.first_chunk::<20>()) else {
-        return Kind::Drop(DropReason::Malformed);
-    };
-    let header_len = usize::from(h[0] & 0x0f) * 4;
-    let end = ip_at + usize::from(be16(h, 2));
-    if h[0] >> 4 != 4 || header_len < 20 || end < ip_at + header_len || end > frame.len() {
-        return Kind::Drop(DropReason::Malformed);
+fn ipv4(frame: &[u8], ip_at: usize, group_dst: bool, kind: &mut Kind) -> Result<(), DropReason> {
+    let h = frame.get(ip_at..).and_then(|f| f.first_chunk::<20>()).ok_or(DropReason::Malformed)?;
+    if h[0] != 0x45 {
+        return ipv4_with_options(frame, h, ip_at, group_dst, kind);
     }
-    let sound = if header_len == 20 {
-        checksum::header_is_sound(h)
-    } else {
-        checksum::data(frame.get(ip_at..ip_at + header_len).unwrap_or(&[])) == 0xffff
-    };
-    if !sound {
-        return Kind::Drop(DropReason::IpChecksum);
+    if !checksum::header_is_sound(h) {
+        return Err(DropReason::IpChecksum);
+    }
+    ipv4_body(frame, h, ip_at, 20, group_dst, kind)
+}
+
+#[cold]
+fn ipv4_with_options(
+    frame: &[u8],
+    h: &[u8; 20],
+    ip_at: usize,
+    group_dst: bool,
+    kind: &mut Kind,
+) -> Result<(), DropReason> {
+    let header_len = usize::from(h[0] & 0x0f) * 4;
+    let header = frame.get(ip_at..ip_at + header_len).ok_or(DropReason::Malformed)?;
+    if h[0] >> 4 != 4 || header_len < 20 {
+        return Err(DropReason::Malformed);
+    }
+    if checksum::data(header) != 0xffff {
+        return Err(DropReason::IpChecksum);
+    }
+    ipv4_body(frame, h, ip_at, header_len, group_dst, kind)
+}
+
+/// Everything behind a sound header checksum; `header_len` is at least 20.
+#[inline(always)]
+fn ipv4_body(
+    frame: &[u8],
+    h: &[u8; 20],
+    ip_at: usize,
+    header_len: usize,
+    group_dst: bool,
+    kind: &mut Kind,
+) -> Result<(), DropReason> {
+    let total_len = usize::from(be16(h, 2));
+    if total_len < header_len || ip_at + total_len > frame.len() {
+        return Err(DropReason::Malformed);
     }
     // More Fragments, or an offset.
     if be16(h, 6) & 0x3fff != 0 {
-        return Kind::Drop(DropReason::Fragment);
+        return Err(DropReason::Fragment);
     }
     let src = [h[12], h[13], h[14], h[15]];
     let dst = [h[16], h[17], h[18], h[19]];
-    if matches!(src[0], 0 | 127 | 224..=239) || src == [255; 4] {
-        return Kind::Drop(DropReason::Martian);
+    if suspicious(src) && !unicast(src) {
+        return Err(DropReason::Martian);
     }
-    if matches!(dst[0], 0 | 127) {
-        return Kind::Drop(DropReason::OtherAddress);
+    let mut group_dst = group_dst;
+    if suspicious(dst) && !unicast(dst) {
+        if matches!(dst[0], 0 | 127) {
+            return Err(DropReason::OtherAddress);
+        }
+        group_dst = true;
     }
-    let net = Network {
-        ip_at,
-        at: ip_at + header_len,
-        end,
-        group_dst: link.group_dst() || matches!(dst[0], 224..=239) || dst == [255; 4],
-        plain: header_len == 20,
-    };
+    let net = Network { ip_at, at: ip_at + header_len, end: ip_at + total_len, group_dst, plain: header_len == 20 };
     match h[9] {
-        PROTO_TCP => tcp(frame, &net, |peer_port, local_port| FlowKey::v4(src, dst, peer_port, local_port)),
-        PROTO_ICMP => Kind::Icmp4(datagram(&net, ip::mapped(src), ip::mapped(dst), h[8])),
-        _ => Kind::Drop(DropReason::NotOurs),
+        PROTO_TCP => {
+            let tcp = Tcp::find(frame, &net)?;
+            tcp.fill(&net, FlowKey::v4(src, dst, tcp.ports.0, tcp.ports.1), kind)
+        }
+        PROTO_ICMP => {
+            *kind = Kind::Icmp4(datagram(&net, ip::mapped(src), ip::mapped(dst), h[8]));
+            Ok(())
+        }
+        _ => Err(DropReason::NotOurs),
     }
 }
 
+/// Whether `a` needs a second look: the first octet of every address that is not [`unicast`], in two comparisons.
 #[inline(always)]
-fn ipv6(frame: &[u8], link: &LinkView) -> Kind {
-    let ip_at = usize::from(link.l2_len);
-    let Some(h) = frame.get(ip_at..).and_then(|f| f.first_chunk::<40>()) else {
-        return Kind::Drop(DropReason::Malformed);
-    };
+fn suspicious(a: [u8; 4]) -> bool {
+    a[0].wrapping_sub(1) >= 223 || a[0] == 127
+}
+
+/// Whether one host on a link may have this address: not "this network", loopback, multicast or limited broadcast
+/// (RFC 1122 3.2.1.3). The rest of class E passes, as it does through Linux.
+#[cold]
+fn unicast(a: [u8; 4]) -> bool {
+    !matches!(a[0], 0 | 127 | 224..=239) && a != [255; 4]
+}
+
+#[inline(always)]
+fn ipv6(frame: &[u8], ip_at: usize, group_dst: bool, kind: &mut Kind) -> Result<(), DropReason> {
+    let h = frame.get(ip_at..).and_then(|f| f.first_chunk::<40>()).ok_or(DropReason::Malformed)?;
     // A payload length of 0 would be a jumbogram (RFC 2675), or a packet with nothing in it.
     let payload_len = usize::from(be16(h, 4));
     let end = ip_at + 40 + payload_len;
     if h[0] >> 4 != 6 || payload_len == 0 || end > frame.len() {
-        return Kind::Drop(DropReason::Malformed);
+        return Err(DropReason::Malformed);
     }
-    let (mut src, mut dst) = ([0; 16], [0; 16]);
-    src.copy_from_slice(&h[8..24]);
-    dst.copy_from_slice(&h[24..40]);
     let (mut at, mut protocol) = (ip_at + 40, h[6]);
     if protocol != PROTO_TCP && protocol != PROTO_ICMP6 {
-        match extensions(frame.get(..end).unwrap_or(&[]), at, protocol) {
-            Ok(found) => (at, protocol) = found,
-            Err(reason) => return Kind::Drop(reason),
-        }
+        (at, protocol) = extensions(frame.get(..end).unwrap_or(&[]), at, protocol)?;
     }
+    let src = *h[8..].first_chunk::<16>().ok_or(DropReason::Malformed)?;
+    let dst = *h[24..].first_chunk::<16>().ok_or(DropReason::Malformed)?;
     // Neighbour solicitations that look for duplicates come from nowhere (RFC 4862 5.4.2); nothing else does.
-    let unspecified = src == [0; 16];
-    if src[0] == 0xff || (not_on_the_wire(&src) && !(unspecified && protocol == PROTO_ICMP6)) {
-        return Kind::Drop(DropReason::Martian);
+    if src[0] == 0xff || (src[..8] == [0; 8] && special(&src) && !(src == [0; 16] && protocol == PROTO_ICMP6)) {
+        return Err(DropReason::Martian);
     }
-    if not_on_the_wire(&dst) {
-        return Kind::Drop(DropReason::OtherAddress);
+    if dst[..8] == [0; 8] && special(&dst) {
+        return Err(DropReason::OtherAddress);
     }
-    let net = Network { ip_at, at, end, group_dst: link.group_dst() || dst[0] == 0xff, plain: at == ip_at + 40 };
+    let net = Network { ip_at, at, end, group_dst: group_dst || dst[0] == 0xff, plain: at == ip_at + 40 };
     match protocol {
-        PROTO_TCP => tcp(frame, &net, |peer_port, local_port| FlowKey::v6(src, dst, peer_port, local_port)),
-        PROTO_ICMP6 => Kind::Icmp6(datagram(&net, src, dst, h[7])),
-        _ => Kind::Drop(DropReason::NotOurs),
+        PROTO_TCP => {
+            let tcp = Tcp::find(frame, &net)?;
+            tcp.fill(&net, FlowKey::v6(src, dst, tcp.ports.0, tcp.ports.1), kind)
+        }
+        PROTO_ICMP6 => {
+            *kind = Kind::Icmp6(datagram(&net, src, dst, h[7]));
+            Ok(())
+        }
+        _ => Err(DropReason::NotOurs),
     }
 }
 
 /// Unspecified, loopback and IPv4-mapped addresses (RFC 4291 2.5): no packet on a link may carry them.
-#[inline(always)]
-fn not_on_the_wire(a: &[u8; 16]) -> bool {
+#[cold]
+fn special(a: &[u8; 16]) -> bool {
     let bits = u128::from_be_bytes(*a);
     bits <= 1 || bits >> 32 == 0xffff
 }
@@ -426,31 +489,44 @@ fn datagram(net: &Network, peer: [u8; 16], local: [u8; 16], hop_limit: u8) -> Da
     }
 }
 
-#[inline(always)]
-fn tcp(frame: &[u8], net: &Network, key: impl FnOnce(u16, u16) -> FlowKey) -> Kind {
-    let Some(h) = frame.get(net.at..net.end).and_then(|f| f.first_chunk::<20>()) else {
-        return Kind::Drop(DropReason::Malformed);
-    };
-    let header_len = usize::from(h[12] >> 4) * 4;
-    if header_len < 20 || net.at + header_len > net.end {
-        return Kind::Drop(DropReason::Malformed);
+/// A TCP header whose length is sound.
+struct Tcp<'f> {
+    header: &'f [u8; 20],
+    header_len: usize,
+    ports: (u16, u16),
+}
+
+impl<'f> Tcp<'f> {
+    #[inline(always)]
+    fn find(frame: &'f [u8], net: &Network) -> Result<Tcp<'f>, DropReason> {
+        let header = frame.get(net.at..net.end).and_then(|f| f.first_chunk::<20>()).ok_or(DropReason::Malformed)?;
+        let header_len = usize::from(header[12] >> 4) * 4;
+        if header_len < 20 || net.at + header_len > net.end {
+            return Err(DropReason::Malformed);
+        }
+        Ok(Tcp { header, header_len, ports: (be16(header, 0), be16(header, 2)) })
     }
-    let key = key(be16(h, 0), be16(h, 2));
-    // LAND: a segment that would have us talk to ourselves.
-    if key.peer_port == key.local_port && key.peer == key.local {
-        return Kind::Drop(DropReason::Martian);
+
+    #[inline(always)]
+    fn fill(&self, net: &Network, key: FlowKey, kind: &mut Kind) -> Result<(), DropReason> {
+        // LAND: a segment that would have us talk to ourselves.
+        if key.peer_port == key.local_port && key.peer == key.local {
+            return Err(DropReason::Martian);
+        }
+        let h = self.header;
+        *kind = Kind::Tcp(Segment {
+            key,
+            ip_at: net.ip_at as u16,
+            tcp_at: net.at as u16,
+            payload_at: (net.at + self.header_len) as u16,
+            end: net.end as u32,
+            seq: be32(h, 4),
+            ack: be32(h, 8),
+            flags: Flags(h[13]),
+            window: be16(h, 14),
+            group_dst: net.group_dst,
+            plain: net.plain,
+        });
+        Ok(())
     }
-    Kind::Tcp(Segment {
-        key,
-        ip_at: net.ip_at as u16,
-        tcp_at: net.at as u16,
-        payload_at: (net.at + header_len) as u16,
-        end: net.end as u32,
-        seq: be32(h, 4),
-        ack: be32(h, 8),
-        flags: Flags(h[13]),
-        window: be16(h, 14),
-        group_dst: net.group_dst,
-        plain: net.plain,
-    })
 }

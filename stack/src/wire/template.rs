@@ -20,8 +20,8 @@ pub struct Template {
     ip_sum: u16,
     /// Sum over the pseudo-header without its length.
     pseudo_sum: u16,
-    local_port: u16,
-    peer_port: u16,
+    /// Our port and the peer's, as in the header.
+    ports: [u8; 4],
 }
 
 /// What is particular to one segment.
@@ -67,6 +67,7 @@ impl Template {
                 true
             }
         };
+        let (local, peer) = (key.local_port.to_be_bytes(), key.peer_port.to_be_bytes());
         let mut template = Template {
             link: [0; L2_MAX],
             l2_len: 0,
@@ -74,8 +75,7 @@ impl Template {
             ip,
             ip_sum: if v6 { 0 } else { checksum::data(&ip[..20]) },
             pseudo_sum: checksum::pseudo_without_len(&key.local, &key.peer, PROTO_TCP),
-            local_port: key.local_port,
-            peer_port: key.peer_port,
+            ports: [local[0], local[1], peer[0], peer[1]],
         };
         template.set_link(link);
         template
@@ -133,24 +133,24 @@ impl Template {
         let tcp = self.write_link_and_ip(frame, tcp_len)?;
         let (h, rest) = tcp.split_first_chunk_mut::<20>()?;
         let (options, payload) = rest.split_at_mut_checked(options_len)?;
-        options.copy_from_slice(seg.options);
         let offset_and_flags = ((5 + options_len as u16 / 4) << 12) | u16::from(seg.flags.0);
-        h[0..2].copy_from_slice(&self.local_port.to_be_bytes());
-        h[2..4].copy_from_slice(&self.peer_port.to_be_bytes());
+        h[0..4].copy_from_slice(&self.ports);
         h[4..8].copy_from_slice(&seg.seq.to_be_bytes());
         h[8..12].copy_from_slice(&seg.ack.to_be_bytes());
         h[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
         h[14..16].copy_from_slice(&seg.window.to_be_bytes());
+        // Word by word: a copy of variable length would be a call, and the sum comes along.
+        let mut options_sum: u64 = 0;
+        for (to, from) in options.as_chunks_mut::<4>().0.iter_mut().zip(seg.options.as_chunks::<4>().0) {
+            *to = *from;
+            options_sum += u64::from(u32::from_be_bytes(*from));
+        }
         let mut sum = u64::from(self.pseudo_sum) + tcp_len as u64;
         let field = match how {
             TxChecksum::Partial => checksum::fold(sum),
             TxChecksum::Full => {
-                sum += u64::from(self.local_port) + u64::from(self.peer_port);
-                sum += u64::from(seg.seq) + u64::from(seg.ack);
-                sum += u64::from(offset_and_flags) + u64::from(seg.window);
-                if options_len != 0 {
-                    sum += u64::from(checksum::data(options));
-                }
+                sum += u64::from(u32::from_be_bytes(self.ports)) + u64::from(seg.seq) + u64::from(seg.ack);
+                sum += u64::from(offset_and_flags) + u64::from(seg.window) + options_sum;
                 if !payload.is_empty() {
                     sum += u64::from(checksum::data(payload));
                 }
