@@ -124,12 +124,12 @@ impl Template {
     #[inline]
     pub fn write(&self, frame: &mut [u8], seg: &Outgoing<'_>, how: TxChecksum) -> Option<usize> {
         let options_len = seg.options.len();
-        let tcp_len = 20 + options_len + seg.payload_len;
-        let len = self.tcp_at() + tcp_len;
-        let frame = frame.get_mut(..len)?;
-        if options_len > 40 || !options_len.is_multiple_of(4) || tcp_len > 65_515 {
+        if options_len > 40 || !options_len.is_multiple_of(4) || seg.payload_len > 65_515 {
             return None;
         }
+        let tcp_len = 20 + options_len + seg.payload_len;
+        let len = self.tcp_at() + tcp_len;
+        let frame = frame.get_mut(..len).filter(|_| tcp_len <= 65_515)?;
         let tcp = self.write_link_and_ip(frame, tcp_len)?;
         let (h, rest) = tcp.split_first_chunk_mut::<20>()?;
         let (options, payload) = rest.split_at_mut_checked(options_len)?;

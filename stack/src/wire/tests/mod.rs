@@ -1,7 +1,12 @@
 //! The wire layer against oracles: etherparse, smoltcp's checksums, recorded traffic.
 
 mod against_etherparse;
+mod checksums;
 mod hostile;
+mod network;
+mod responder;
+mod templates;
+mod traces;
 
 use super::*;
 use crate::key::FlowKey;
@@ -48,4 +53,38 @@ fn segment_of(frame: &[u8]) -> Segment {
         Kind::Tcp(segment) => segment,
         other => panic!("not a segment: {other:?}"),
     }
+}
+
+/// An Ethernet frame from the peer to us.
+fn ethernet(ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 14];
+    LinkHeader { dst: OUR_MAC, src: PEER_MAC, vlan: VlanTags::NONE }.write(&mut frame, ethertype).unwrap();
+    frame.extend_from_slice(packet);
+    frame
+}
+
+/// An IPv4 packet from the peer to us; `change` sees the header before its checksum is made.
+fn packet4(protocol: u8, options: &[u8], body: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut packet = ip::v4_header(PEER_V4, OUR_V4, protocol, options.len() + body.len()).to_vec();
+    packet[0] += options.len() as u8 / 4;
+    packet[10..12].fill(0);
+    packet.extend_from_slice(options);
+    change(&mut packet);
+    let sum = !checksum::data(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend_from_slice(body);
+    ethernet(ETHERTYPE_IPV4, &packet)
+}
+
+/// An IPv6 packet from the peer to us whose header says that `next_header` follows; `change` sees the header.
+fn packet6(next_header: u8, body: &[u8], change: impl FnOnce(&mut [u8; 40])) -> Vec<u8> {
+    let mut header = ip::v6_header(&PEER_V6, &OUR_V6, next_header, 64, body.len());
+    change(&mut header);
+    ethernet(ETHERTYPE_IPV6, &[&header, body].concat())
+}
+
+/// The TCP part of a pure ACK.
+fn tcp_bytes(key: &FlowKey) -> Vec<u8> {
+    let frame = frame_from_peer(key, VlanTags::NONE, &ack(), b"hello");
+    frame[usize::from(segment_of(&frame).tcp_at)..].to_vec()
 }
