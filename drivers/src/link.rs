@@ -21,7 +21,7 @@ use netlink::Netlink;
 pub(crate) use netlink::check_name;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 
 /// Longest name of an interface, in bytes (`IFNAMSIZ` - 1).
 pub const NAME_MAX: usize = 15;
@@ -142,6 +142,23 @@ fn message_by(message: LinkMessage, name: &str) -> Result<LinkMessage, Error> {
         Some(RouteNetlinkMessage::NewLink(message)) => Ok(message),
         _ => Err(Error::NoSuchLink { name: name.to_owned() }),
     }
+}
+
+/// The id of the XDP program that is attached to interface `name`, in whichever mode; `None` where there is none.
+///
+/// # Errors
+/// [`Error::NoSuchLink`], or netlink is not to be had.
+pub fn xdp_program(name: &str) -> Result<Option<u32>, Error> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let xdp = message_by(message, name)?.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    });
+    Ok(xdp.unwrap_or_default().into_iter().find_map(|xdp| match xdp {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(id),
+        _ => None,
+    }))
 }
 
 /// Frames that an interface dropped since it was made.
