@@ -1,15 +1,14 @@
 //! From a configuration to bound sockets behind an attached program.
 
 use super::bpf;
-use super::device::{Device, attached_program};
+use super::device;
 use super::error::OpenError;
 use super::queue::XdpQueue;
 use super::socket::{Mapping, REGISTER, RingSizes, Socket};
 use super::steer::{self, Steering, XDP_PASS};
-use super::umem::RX_HEADROOM;
 use super::{Config, CopyMode, Mode};
+use crate::link::{self, Link};
 use core::time::Duration;
-use khamsin_stack::Caps;
 use khamsin_stack::queue::BURST;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -27,10 +26,10 @@ const SEND_BUFFER: usize = 64 << 20;
 const FRAMES_MIN: u32 = 4 * BURST as u32;
 const FRAMES_MAX: u32 = 1 << 20;
 /// Ethernet header and one VLAN tag.
-const LINK_HEADER_MAX: usize = 18;
-const CHUNK_SMALL: u32 = 2048;
+pub(super) const LINK_HEADER_MAX: usize = 18;
+pub(super) const CHUNK_SMALL: u32 = 2048;
 /// Chunks never exceed a page.
-const CHUNK_LARGE: u32 = 4096;
+pub(super) const CHUNK_LARGE: u32 = 4096;
 
 /// The program on the interface and the map behind it. Dropping it detaches the program: from then on everything goes to
 /// the kernel.
@@ -76,11 +75,8 @@ pub fn open(config: &Config) -> Result<(Vec<XdpQueue>, Attachment), OpenError> {
     if (config.mode, config.copy) == (Mode::Generic, CopyMode::ZeroCopy) {
         return Err(OpenError::GenericZeroCopy);
     }
-    let device = Device::query(&config.interface)?;
-    let chunk = chunk_size(&device)?;
-    if device.tx_queues < device.rx_queues {
-        return Err(OpenError::TransmitQueues { interface: device.name, rx: device.rx_queues, tx: device.tx_queues });
-    }
+    let device = device::query(&config.interface)?;
+    let chunk = device::chunk_size(&device)?;
     raise_memlock();
     let map = bpf::xskmap(device.rx_queues).map_err(|e| OpenError::system(&device.name, "making an XSKMAP", e))?;
     let program = load(&device.name, &config.steering, &map)?;
@@ -93,21 +89,6 @@ pub fn open(config: &Config) -> Result<(Vec<XdpQueue>, Attachment), OpenError> {
         Ok(opened)
     });
     Ok((queues.collect::<Result<_, OpenError>>()?, attachment))
-}
-
-/// The smallest chunk that holds every frame of the interface behind the kernel's headroom.
-fn chunk_size(device: &Device) -> Result<u32, OpenError> {
-    let room = |chunk: u32| (chunk - RX_HEADROOM) as usize - LINK_HEADER_MAX;
-    match device.mtu {
-        mtu if mtu <= room(CHUNK_SMALL) => Ok(CHUNK_SMALL),
-        mtu if mtu <= room(CHUNK_LARGE) => Ok(CHUNK_LARGE),
-        mtu => Err(OpenError::Mtu { interface: device.name.clone(), mtu, most: mtu_most(device) }),
-    }
-}
-
-/// The largest MTU that works: veth's native mode keeps room for its own bookkeeping in the page.
-fn mtu_most(device: &Device) -> usize {
-    if device.driver == "veth" { 3498 } else { (CHUNK_LARGE - RX_HEADROOM) as usize - LINK_HEADER_MAX }
 }
 
 /// As much locked memory as we may have without asking anybody.
@@ -130,7 +111,7 @@ fn load(interface: &str, steering: &Steering, map: &OwnedFd) -> Result<OwnedFd, 
     })
 }
 
-fn attach(config: &Config, device: &Device, program: &OwnedFd) -> Result<OwnedFd, OpenError> {
+fn attach(config: &Config, device: &Link, program: &OwnedFd) -> Result<OwnedFd, OpenError> {
     let flags = match config.mode {
         Mode::Native => bpf::ATTACH_NATIVE,
         Mode::Generic => bpf::ATTACH_GENERIC,
@@ -163,7 +144,11 @@ fn attach(config: &Config, device: &Device, program: &OwnedFd) -> Result<OwnedFd
                 }
             },
             Errno::OPNOTSUPP if config.mode == Mode::Native => {
-                return Err(OpenError::NoNative { interface, driver: device.driver.clone(), source: errno.into() });
+                return Err(OpenError::NoNative {
+                    interface,
+                    driver: device::driver(device).into(),
+                    source: errno.into(),
+                });
             }
             Errno::RANGE => {
                 "the MTU of the interface or of its peer is too large for native XDP: `ip link set dev … mtu 1500`"
@@ -181,14 +166,14 @@ fn attach(config: &Config, device: &Device, program: &OwnedFd) -> Result<OwnedFd
 
 /// Id, name and tag of the program that is attached to `interface`.
 fn holder(interface: &str) -> Option<(u32, String, String)> {
-    let id = attached_program(interface)?;
+    let id = link::xdp_program(interface).ok()??;
     match bpf::program_info(id) {
         Ok(info) => Some((id, info.name, info.tag)),
         Err(e) => Some((id, format!("not to be found out ({e})"), "unknown".into())),
     }
 }
 
-fn queue_open(config: &Config, device: &Device, chunk: u32, queue: u32) -> Result<XdpQueue, OpenError> {
+fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<XdpQueue, OpenError> {
     let failed = |wanted| move |e| OpenError::system(&device.name, wanted, e);
     let socket = Socket::new().map_err(failed("opening an AF_XDP socket"))?;
     let frames = config.frames_per_queue.clamp(FRAMES_MIN, FRAMES_MAX).next_power_of_two();
@@ -207,17 +192,10 @@ fn queue_open(config: &Config, device: &Device, chunk: u32, queue: u32) -> Resul
     // Before the bind: a zero-copy driver takes its first buffers then.
     umem.refill();
     bind(config, device, &socket, queue)?;
-    let caps = Caps {
-        mac: device.mac,
-        mtu: device.mtu,
-        rx_partial_checksums: device.partial_checksums(),
-        tx_checksum: false,
-        tx_segment_max: 0,
-    };
-    Ok(XdpQueue::new(umem, socket, device.name.clone(), queue, caps))
+    Ok(XdpQueue::new(umem, socket, device.name.clone(), queue, device::caps(device)))
 }
 
-fn bind(config: &Config, device: &Device, socket: &Socket, queue: u32) -> Result<(), OpenError> {
+fn bind(config: &Config, device: &Link, socket: &Socket, queue: u32) -> Result<(), OpenError> {
     let interface = || device.name.clone();
     let zero_copy = config.copy == CopyMode::ZeroCopy;
     let mut left = BUSY_RETRY;

@@ -8,16 +8,9 @@ use thiserror::Error;
 /// Why [`open`](super::open) or [`Attachment::update`](super::Attachment::update) failed.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// No such interface.
-    #[error(
-        "interface {interface} cannot be used for AF_XDP: {source}; `ip link` lists the interfaces of this network namespace"
-    )]
-    Interface {
-        /// Its name.
-        interface: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    /// No such interface, or none that can be looked at.
+    #[error(transparent)]
+    Interface(#[from] crate::link::Error),
     /// An interface without Ethernet frames.
     #[error(
         "interface {interface} carries no Ethernet frames, which AF_XDP needs here; choose another with --interface"

@@ -188,6 +188,59 @@ impl<T: Copy, M> Consumer<T, M> {
     }
 }
 
+/// Rings over plain memory, for tests: both halves, and the memory itself.
+#[cfg(test)]
+pub(super) mod memory {
+    use super::{AtomicU32, Consumer, NonNull, Parts, Producer};
+    use core::any::Any;
+    use core::cell::UnsafeCell;
+    use std::sync::Arc;
+
+    pub(in super::super) struct Memory<T> {
+        pub(in super::super) producer: AtomicU32,
+        pub(in super::super) consumer: AtomicU32,
+        pub(in super::super) flags: AtomicU32,
+        entries: Box<[UnsafeCell<T>]>,
+    }
+
+    // SAFETY: the entries are reached through the two halves alone, which synchronise through the indices.
+    unsafe impl<T: Send> Sync for Memory<T> {}
+
+    /// Keeps the memory of a ring of any type alive.
+    pub(in super::super) type Kept = Arc<dyn Any + Send + Sync>;
+    pub(in super::super) type Halves<T> = (Producer<T, Kept>, Consumer<T, Kept>, Arc<Memory<T>>);
+
+    impl<T: Copy> Memory<T> {
+        fn parts(&self) -> Parts<T> {
+            Parts {
+                producer: NonNull::from(&self.producer),
+                consumer: NonNull::from(&self.consumer),
+                flags: NonNull::from(&self.flags),
+                entries: NonNull::new(UnsafeCell::raw_get(self.entries.as_ptr())).unwrap(),
+                size: self.entries.len() as u32,
+            }
+        }
+    }
+
+    /// A ring of `size` entries, each `zero`, whose indices start at `start`, with `ahead` entries already produced.
+    pub(in super::super) fn ring<T>(size: u32, zero: T, start: u32, ahead: u32) -> Halves<T>
+    where
+        T: Copy + Send + 'static,
+    {
+        let memory = Arc::new(Memory {
+            producer: AtomicU32::new(start.wrapping_add(ahead)),
+            consumer: AtomicU32::new(start),
+            flags: AtomicU32::new(0),
+            entries: (0..size).map(|_| UnsafeCell::new(zero)).collect(),
+        });
+        // SAFETY: the pointers are into `memory`, which each half keeps alive; each half is made once.
+        let producer = unsafe { Producer::new(memory.parts(), memory.clone() as Kept) };
+        // SAFETY: as above; the types that tests use take every bit pattern.
+        let consumer = unsafe { Consumer::new(memory.parts(), memory.clone() as Kept) };
+        (producer, consumer, memory)
+    }
+}
+
 #[cfg(test)]
 #[path = "ring_tests.rs"]
 mod tests;

@@ -2,46 +2,10 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::cell::UnsafeCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-/// Memory shaped like a ring that the kernel shares.
-struct Memory {
-    producer: AtomicU32,
-    consumer: AtomicU32,
-    flags: AtomicU32,
-    entries: Box<[UnsafeCell<u64>]>,
-}
-
-// SAFETY: the two halves are the only users and synchronise through the indices.
-unsafe impl Sync for Memory {}
-
-fn memory(size: u32, start: u32) -> Arc<Memory> {
-    Arc::new(Memory {
-        producer: AtomicU32::new(start),
-        consumer: AtomicU32::new(start),
-        flags: AtomicU32::new(0),
-        entries: (0..size).map(|_| UnsafeCell::new(0)).collect(),
-    })
-}
-
-fn parts(memory: &Arc<Memory>) -> Parts<u64> {
-    Parts {
-        producer: NonNull::from(&memory.producer),
-        consumer: NonNull::from(&memory.consumer),
-        flags: NonNull::from(&memory.flags),
-        entries: NonNull::new(UnsafeCell::raw_get(memory.entries.as_ptr())).unwrap(),
-        size: memory.entries.len() as u32,
-    }
-}
-
-type Halves = (Producer<u64, Arc<Memory>>, Consumer<u64, Arc<Memory>>, Arc<Memory>);
-
-fn ring(size: u32, start: u32) -> Halves {
-    let memory = memory(size, start);
-    // SAFETY: the pointers are into `memory`, which both halves keep alive; each half is made once.
-    unsafe { (Producer::new(parts(&memory), memory.clone()), Consumer::new(parts(&memory), memory.clone()), memory) }
+fn ring(size: u32, start: u32) -> memory::Halves<u64> {
+    memory::ring(size, 0, start, 0)
 }
 
 #[test]
@@ -85,12 +49,7 @@ fn indices_out_of_range_are_not_believed() {
 
 #[test]
 fn a_half_continues_where_the_ring_stands() {
-    let memory = memory(4, 7);
-    memory.producer.store(9, Ordering::Relaxed);
-    // SAFETY: as in `ring`.
-    let mut consumer = unsafe { Consumer::new(parts(&memory), memory.clone()) };
-    // SAFETY: as in `ring`.
-    let mut producer = unsafe { Producer::new(parts(&memory), memory.clone()) };
+    let (mut producer, mut consumer, _) = memory::ring(4, 0u64, 7, 2);
     assert_eq!(consumer.available(), 2);
     assert_eq!(producer.room(4), 2);
     assert_eq!(producer.backlog(), 2);

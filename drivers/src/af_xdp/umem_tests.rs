@@ -1,43 +1,8 @@
 //! Chunks and frames with a test in the kernel's part: no socket, plain memory.
 
 use super::*;
-use crate::af_xdp::ring::Parts;
-use core::cell::UnsafeCell;
-use core::sync::atomic::AtomicU32;
+use crate::af_xdp::ring::memory::{Kept as Keep, ring};
 use proptest::prelude::*;
-use std::sync::Arc;
-
-/// Memory of one ring, started shortly before its indices wrap.
-struct Ring<T> {
-    producer: AtomicU32,
-    consumer: AtomicU32,
-    flags: AtomicU32,
-    entries: Box<[UnsafeCell<T>]>,
-}
-
-impl<T: Copy> Ring<T> {
-    fn new(size: u32, zero: T) -> Arc<Self> {
-        let start = u32::MAX - 5;
-        Arc::new(Ring {
-            producer: AtomicU32::new(start),
-            consumer: AtomicU32::new(start),
-            flags: AtomicU32::new(0),
-            entries: (0..size).map(|_| UnsafeCell::new(zero)).collect(),
-        })
-    }
-
-    fn parts(&self) -> Parts<T> {
-        Parts {
-            producer: NonNull::from(&self.producer),
-            consumer: NonNull::from(&self.consumer),
-            flags: NonNull::from(&self.flags),
-            entries: NonNull::new(UnsafeCell::raw_get(self.entries.as_ptr())).unwrap(),
-            size: self.entries.len() as u32,
-        }
-    }
-}
-
-type Keep = Arc<dyn std::any::Any>;
 
 /// The kernel's halves of the four rings.
 struct Kernel {
@@ -50,27 +15,16 @@ struct Kernel {
 const CHUNK: u32 = 2048;
 const NOTHING: xdp_desc = xdp_desc { addr: 0, len: 0, options: 0 };
 
-fn umem(chunks: u32, fill_target: u32, ring: u32) -> (Umem<Keep>, Kernel) {
-    let (fill, completion) = (Ring::new(ring, 0u64), Ring::new(ring, 0u64));
-    let (rx, tx) = (Ring::new(ring, NOTHING), Ring::new(ring, NOTHING));
-    let memory = Mapping::anonymous((chunks * CHUNK) as usize).unwrap();
-    // SAFETY: each half is made once, over memory that both keep alive; the tests return descriptors as the kernel does,
-    // or are about what happens when they do not.
-    unsafe {
-        let rings = Rings {
-            fill: Producer::new(fill.parts(), fill.clone() as Keep),
-            completion: Consumer::new(completion.parts(), completion.clone() as Keep),
-            rx: Consumer::new(rx.parts(), rx.clone() as Keep),
-            tx: Producer::new(tx.parts(), tx.clone() as Keep),
-        };
-        let kernel = Kernel {
-            fill: Consumer::new(fill.parts(), fill.clone()),
-            completion: Producer::new(completion.parts(), completion.clone()),
-            rx: Producer::new(rx.parts(), rx.clone()),
-            tx: Consumer::new(tx.parts(), tx.clone()),
-        };
-        (Umem::new(memory, CHUNK, fill_target, rings), kernel)
-    }
+/// Rings start shortly before their indices wrap.
+const START: u32 = u32::MAX - 5;
+
+fn umem(chunks: u32, fill_target: u32, size: u32) -> (Umem<Keep>, Kernel) {
+    let (fill, kernel_fill, _) = ring(size, 0u64, START, 0);
+    let (kernel_completion, completion, _) = ring(size, 0u64, START, 0);
+    let (kernel_rx, rx, _) = ring(size, NOTHING, START, 0);
+    let (tx, kernel_tx, _) = ring(size, NOTHING, START, 0);
+    let kernel = Kernel { fill: kernel_fill, completion: kernel_completion, rx: kernel_rx, tx: kernel_tx };
+    (Umem::over_memory(chunks, CHUNK, fill_target, Rings { fill, completion, rx, tx }), kernel)
 }
 
 impl Kernel {
