@@ -1,0 +1,6 @@
+//! The link in memory and the model client, tried on themselves before they judge a server.
+#![allow(clippy::unwrap_used)]
+
+mod clients;
+mod judge;
+mod wire;
