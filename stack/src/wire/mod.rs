@@ -2,11 +2,12 @@
 //!
 //! [`parse`] takes a frame apart in one pass and names what it is; it is total: any bytes give a [`Parsed`].
 //! [`Template`] writes the headers of a connection's segments, [`Responder`] answers ARP, neighbour discovery and ping
-//! and keeps the gateways' addresses fresh, [`checksum`] and [`tcp_options`] do what their names say, and [`plain_copy`]
+//! and keeps the gateways' addresses fresh, [`icmp_error`] says which flow a router complains about, [`checksum`] and [`tcp_options`] do what their names say, and [`plain_copy`]
 //! and [`synthetic`] make the packets that smoltcp is fed where the frame itself will not do.
 
 pub mod checksum;
 mod copy;
+mod error;
 mod ip;
 mod link;
 mod options;
@@ -18,6 +19,7 @@ pub mod template;
 mod tests;
 
 pub use copy::{plain_copy, synthetic};
+pub use error::{IcmpError, Trouble, icmp_error};
 pub use link::{LinkHeader, LinkView, VlanTags};
 pub use options::{TcpOptions, tcp_options};
 pub use parse::{Datagram, DropReason, Flags, Kind, Parsed, Segment, parse};

@@ -431,7 +431,7 @@ const EXTENSIONS_MAX: usize = 6;
 /// the first other header starts and its number. Hop-by-hop and destination options pass if every option in them may
 /// be skipped, routing headers with no segments left and atomic fragments pass (RFC 8200 4.2 - 4.6, RFC 6946).
 #[cold]
-fn extensions(packet: &[u8], mut at: usize, mut protocol: u8) -> Result<(usize, u8), DropReason> {
+pub(super) fn extensions(packet: &[u8], mut at: usize, mut protocol: u8) -> Result<(usize, u8), DropReason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;

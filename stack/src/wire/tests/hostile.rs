@@ -20,6 +20,7 @@ fn exercise(frame: &[u8]) {
         let _ = plain_copy(frame, &segment, &mut out);
         let _ = reset_for(&segment);
     }
+    let _ = icmp_error(frame, &parsed);
     let mut responder = Responder::new(ResponderConfig {
         mac: OUR_MAC,
         addresses: Addresses::Own(vec![(OUR_V4.into(), 24), (OUR_V6.into(), 64)]),

@@ -2,6 +2,7 @@
 
 mod against_etherparse;
 mod checksums;
+mod errors;
 mod hostile;
 mod network;
 mod responder;
