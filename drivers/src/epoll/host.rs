@@ -65,6 +65,7 @@ pub struct Host<A: App> {
     doorbell: Doorbell,
     ports: Vec<Port>,
     reserve: Reserve,
+    draining: bool,
     /// Set while the kernel could not give us connections: when to ask again.
     accept_again_at: Option<Instant>,
     slots: Vec<Slot<A::Session>>,
@@ -100,6 +101,7 @@ impl<A: App> Host<A> {
             doorbell,
             ports,
             reserve: Reserve::new(),
+            draining: false,
             accept_again_at: None,
             slots: Vec::with_capacity(limits.connections),
             free: Vec::new(),
@@ -165,8 +167,11 @@ impl<A: App> Host<A> {
     }
 
     /// Stops accepting: takes the connections that the kernel has completed for us already, closes the listeners, tells
-    /// the application, and calls `ready` for every connection.
+    /// the application, and calls `ready` for every connection. A second call does nothing.
     pub fn drain(&mut self, now: Instant, app: &mut A) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
         for number in 0..self.ports.len() {
             self.accept(now, app, number);
         }

@@ -59,7 +59,7 @@ impl Stream for Socket<'_> {
             write(room).min(offered)
         });
         self.progress |= len > 0;
-        if len == offered {
+        if offered == 0 {
             self.fell_short.set(true);
         }
         len

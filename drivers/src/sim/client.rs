@@ -33,7 +33,7 @@ pub struct Options {
     pub retries_max: u32,
     /// Its first sequence number.
     pub isn: u32,
-    /// How long it still answers after both sides have ended, microseconds.
+    /// How long it still answers after both sides have ended, microseconds; then its host knows nothing of it.
     pub time_wait_us: u64,
     /// Leaves its checksums partial, as a sender on the same machine does.
     pub partial_checksums: bool,
@@ -50,7 +50,7 @@ impl Default for Options {
             rto_us: 200_000,
             retries_max: 12,
             isn: 0xffff_f000,
-            time_wait_us: 2_000_000,
+            time_wait_us: 60_000_000,
             partial_checksums: false,
         }
     }

@@ -142,6 +142,7 @@ fn drain_finishes_what_is_there(trigger: Trigger) {
     let address = bench.address(Habit::Echo);
     let calls = bench.app.ready_calls;
     bench.host.drain(bench.now, &mut bench.app);
+    bench.host.drain(bench.now, &mut bench.app);
     assert_eq!(bench.app.drained, 1);
     assert_eq!(bench.host.live(), 2);
     assert!(bench.app.ready_calls >= calls + 3, "one at open, one each for the drain");

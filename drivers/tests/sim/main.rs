@@ -3,4 +3,5 @@
 
 mod clients;
 mod judge;
+mod server;
 mod wire;

@@ -5,7 +5,7 @@ use crate::epoll::Trigger;
 use crate::epoll::link::{Call, Link, READ_BUDGET, Received, Shared};
 use crate::epoll::listen::reset;
 use crate::epoll::socket::Socket;
-use khamsin_stack::limits::STORE_MAX;
+use khamsin_stack::limits::{FIN_WAIT_2_US, STORE_MAX};
 use khamsin_stack::{App, CloseReason, Counters, Instant};
 use rustix::event::epoll::{self, EventFlags};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +14,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const CALLS_MAX: usize = 64;
 /// Deadlines looked at in one turn, and steps of the wheel towards them.
 const EXPIRE_BUDGET: u32 = 4096;
-/// How long a peer may keep its side open and silent after we ended ours, microseconds (`tcp_fin_timeout` of Linux; the
-/// kernel's own applies only to sockets nobody holds any more).
-const FIN_WAIT_2_US: u64 = 60_000_000;
 
 impl<A: App> Host<A> {
     pub(super) fn on_event(&mut self, now: Instant, app: &mut A, ticket: Ticket, events: EventFlags) {
@@ -111,6 +108,7 @@ impl<A: App> Host<A> {
             Ok(later) => later,
             Err(reason) => return self.close(app, index, reason),
         };
+        // The kernel's own timer for this applies only to sockets that nobody holds any more.
         if link.ended && link.linger_until == Instant::FAR_FUTURE {
             link.linger_until = now.plus_micros(FIN_WAIT_2_US);
             self.shared.wheel.arm(index, link.linger_until);

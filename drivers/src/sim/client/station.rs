@@ -137,7 +137,9 @@ impl Station {
     }
 
     fn take_segment(&mut self, now: Instant, segment: &Segment<'_>) {
-        if let Some(&id) = self.by_flow.get(&(segment.to, segment.from)) {
+        if let Some(&id) = self.by_flow.get(&(segment.to, segment.from))
+            && !self.clients[id.0].is_over()
+        {
             return self.clients[id.0].take(now, segment);
         }
         if segment.flags & (SYN | ACK | RST) == SYN

@@ -228,6 +228,11 @@ impl Client {
         }
     }
 
+    /// Whether nothing is left that would answer.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_))
+    }
+
     /// What the peer did that it may not do, in plain words.
     pub fn violations(&self) -> &[String] {
         &self.violations
