@@ -7,6 +7,7 @@
 mod change;
 mod error;
 mod ethtool;
+mod features;
 mod netlink;
 mod watch;
 
@@ -14,6 +15,7 @@ pub use change::{
     NetNs, add_address, create_veth, delete, move_to_netns, set_down, set_mac, set_master, set_mtu, set_up,
 };
 pub use error::Error;
+pub use features::{XdpFeatures, xdp_features};
 pub use watch::{LinkEvent, Watch};
 
 use core::net::IpAddr;
