@@ -1,0 +1,42 @@
+//! Signals as events of the main thread.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wish {
+    /// SIGTERM or SIGINT: drain; the second time: abort.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Signals that are caught, and wait until somebody asks for them.
+pub(crate) struct Caught(Signals);
+
+/// Catches SIGTERM, SIGINT and SIGHUP from now on.
+///
+/// # Errors
+/// The kernel's own.
+pub(crate) fn catch() -> io::Result<Caught> {
+    Ok(Caught(Signals::new([SIGTERM, SIGINT, SIGHUP])?))
+}
+
+impl Caught {
+    /// Calls `tell` for each signal, those that came before included, from a thread of its own that inherits what the
+    /// calling thread may do.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub(crate) fn forward(self, tell: impl Fn(Wish) + Send + 'static) -> io::Result<()> {
+        let Caught(mut signals) = self;
+        let body = move || {
+            for signal in signals.forever() {
+                tell(if signal == SIGHUP { Wish::Reload } else { Wish::Stop });
+            }
+        };
+        std::thread::Builder::new().name("khamsin-signals".into()).spawn(body).map(drop)
+    }
+}
