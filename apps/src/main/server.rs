@@ -1,0 +1,204 @@
+//! A running server: the rung that was taken and the workers on it.
+
+use crate::apps::Recipe;
+use crate::cli::{AppName, Poll};
+use crate::ladder::{Ladder, climb};
+use crate::open::Opener;
+use crate::options::Options;
+use crate::privileges;
+use crate::ready::Ready;
+use crate::signals::Wish;
+use crate::worker::{Control, Engine, Phase, run};
+use anyhow::{Result, anyhow, bail};
+use khamsin_drivers::clock::Clock;
+use khamsin_drivers::doorbell::Doorbell;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// What the main thread waits for.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A signal.
+    Wish(Wish),
+    /// A worker ended: its connections are closed, or it cannot go on.
+    Ended(Result<(), String>),
+    /// The interface that the server stands on is gone.
+    InterfaceGone(String),
+}
+
+/// The workers of one rung, and what keeps its devices.
+pub(crate) struct Running {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) listen: Vec<(AppName, u16)>,
+    /// The interface whose going ends the server.
+    pub(crate) interface: Option<String>,
+    pub(crate) crew: Crew,
+    /// What must live as long as the workers do (an attached XDP program).
+    pub(crate) keeps: Option<Box<dyn std::any::Any>>,
+}
+
+/// A server that can answer.
+pub(crate) struct Server {
+    /// What the ready line says.
+    pub(crate) ready: Ready,
+    /// The higher rungs, and why they were refused.
+    pub(crate) ladder: Ladder,
+    running: Running,
+}
+
+impl Server {
+    /// Climbs the ladder and starts the workers; afterwards the calling thread has no capability that it does not need.
+    ///
+    /// # Errors
+    /// No rung could be taken; the sentence says why, rung by rung.
+    pub(crate) fn start(options: &Options, recipe: &Recipe, events: &Sender<Event>) -> Result<Server> {
+        let mut opener = Opener::new(options, recipe, events)?;
+        let (ladder, taken) = climb(&options.network.request, &mut opener);
+        for refusal in &ladder.refused {
+            tracing::info!("{} refused: {}", refusal.rung, refusal.reason);
+        }
+        let Some((rung, running)) = taken else {
+            bail!(
+                "wanted to serve, but no rung of the ladder could be taken ({ladder}); `khamsin doctor` says what would mend it"
+            );
+        };
+        if let Err(error) = privileges::drop_capabilities() {
+            tracing::warn!("capabilities could not be dropped ({error}); serving with all of them");
+        }
+        if let Some(interface) = &running.interface {
+            crate::watch::start(interface, events.clone())?;
+        }
+        let ready = Ready { rung, addresses: running.addresses.clone(), listen: running.listen.clone() };
+        tracing::info!("serving on {rung} with {} worker(s)", running.crew.threads.len());
+        Ok(Server { ready, ladder, running })
+    }
+
+    /// Tells the workers to move on to `phase`.
+    pub(crate) fn advance(&self, phase: Phase) {
+        self.running.crew.advance(phase);
+    }
+
+    /// Workers that were started.
+    pub(crate) fn workers(&self) -> usize {
+        self.running.crew.threads.len()
+    }
+
+    /// Waits until every worker has ended, then lets go of the devices.
+    pub(crate) fn join(self) {
+        self.running.crew.join();
+        drop(self.running.keeps);
+    }
+}
+
+/// The worker threads of one rung.
+pub(crate) struct Crew {
+    control: Arc<Control>,
+    bells: Vec<Doorbell>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Builds a worker's engine, on the worker's own thread.
+pub(crate) type Maker<E> = Box<dyn FnOnce() -> Result<E, String> + Send>;
+
+impl Crew {
+    /// Starts one worker for each maker; `bells[i]` wakes worker `i`. When one cannot start, none does.
+    ///
+    /// # Errors
+    /// The sentence of the first worker that could not start.
+    pub(crate) fn start<E: Engine + 'static>(
+        makers: Vec<Maker<E>>,
+        bells: Vec<Doorbell>,
+        cores: &[usize],
+        poll: Poll,
+        events: &Sender<Event>,
+    ) -> Result<Crew, String> {
+        let control = Arc::new(Control::default());
+        let (started, starts) = channel();
+        let mut crew = Crew { control: control.clone(), bells, threads: Vec::new() };
+        let mut gos = Vec::new();
+        for (i, make) in makers.into_iter().enumerate() {
+            let (go, wait_for_go) = channel::<()>();
+            let core = cores.get(i % cores.len().max(1)).copied();
+            let (control, started, events) = (control.clone(), started.clone(), events.clone());
+            let body = move || worker(make, core, &control, poll, started, &wait_for_go, &events);
+            let thread = std::thread::Builder::new().name(format!("khamsin-{i}")).spawn(body);
+            crew.threads.push(thread.map_err(|e| format!("a worker thread could not be started: {e}"))?);
+            gos.push(go);
+        }
+        drop(started);
+        // A worker that panics while it starts says nothing: its sender is gone, and the count falls short.
+        let told: Vec<Result<(), String>> = starts.iter().collect();
+        let short = told.len() < gos.len();
+        match told.into_iter().find_map(Result::err) {
+            None if !short => {
+                for go in gos {
+                    // A worker that is gone already has told so by its event.
+                    let _ = go.send(());
+                }
+                Ok(crew)
+            }
+            problem => {
+                drop(gos);
+                crew.join();
+                Err(problem.unwrap_or_else(|| "a worker panicked while it started; please report what is above".into()))
+            }
+        }
+    }
+
+    fn advance(&self, phase: Phase) {
+        self.control.advance(phase);
+        self.bells.iter().for_each(Doorbell::ring);
+    }
+
+    fn join(self) {
+        for thread in self.threads {
+            // Workers catch their own panics and tell of them as events.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The body of a worker thread.
+fn worker<E: Engine>(
+    make: Maker<E>,
+    core: Option<usize>,
+    control: &Control,
+    poll: Poll,
+    started: Sender<Result<(), String>>,
+    go: &Receiver<()>,
+    events: &Sender<Event>,
+) {
+    if let Some(core) = core {
+        privileges::pin(core);
+    }
+    let mut engine = match catch_unwind(AssertUnwindSafe(make)) {
+        Ok(Ok(engine)) => engine,
+        Ok(Err(reason)) => {
+            let _ = started.send(Err(reason));
+            return;
+        }
+        Err(_) => return,
+    };
+    privileges::drop_quietly();
+    let _ = started.send(Ok(()));
+    // The starter reads until the last sender is gone.
+    drop(started);
+    if go.recv().is_err() {
+        return;
+    }
+    let ended = match catch_unwind(AssertUnwindSafe(|| run(&mut engine, control, poll, Clock))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("the device of a worker is gone ({error}); start khamsin again when it is back")),
+        Err(_) => Err("a worker panicked; what is above says where, please report it".into()),
+    };
+    tracing::info!("worker ended: {}", engine.summary());
+    let _ = events.send(Event::Ended(ended));
+}
+
+/// One sentence for a failure of the event channel, which cannot happen while the server holds a sender.
+pub(crate) fn channel_closed() -> anyhow::Error {
+    anyhow!("every worker is gone without a word; please report this")
+}
