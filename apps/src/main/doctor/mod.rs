@@ -1,0 +1,85 @@
+//! `khamsin doctor`: rung by rung, yes or why not, and what would mend it.
+
+mod judge;
+mod machine;
+
+use crate::cli::DoctorArgs;
+use anyhow::{Context, Result};
+use judge::{Interface, Verdict};
+use khamsin_drivers::link::{self, Link};
+use machine::Machine;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Looks, tries and tells. The exit code is 1 only when no rung at all can be taken.
+///
+/// # Errors
+/// There is no such interface.
+pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    let links = match &args.interface {
+        Some(name) => vec![link::by_name(name).with_context(|| format!("wanted to examine {name}"))?],
+        None => link::list().context("wanted to examine every interface")?,
+    };
+    let machine = Machine::look();
+    let mut out = io::stdout().lock();
+    let mut any = false;
+    let mut told = tell_machine(&mut out, &machine);
+    for link in links {
+        let features = link::xdp_features(&link).ok().flatten();
+        let program = link::xdp_program(&link.name).ok().flatten();
+        let interface = Interface { link, features, program };
+        let verdicts = judge::on_interface(&machine, &interface);
+        any |= verdicts.iter().any(Verdict::is_yes);
+        told = told.and_then(|()| tell_interface(&mut out, &interface, &verdicts));
+    }
+    let verdicts = judge::without_interface(&machine);
+    any |= verdicts.iter().any(Verdict::is_yes);
+    told = told.and_then(|()| writeln!(out, "\nwithout an interface")).and_then(|()| tell(&mut out, &verdicts));
+    told = told.and_then(|()| tell_demo(&mut out, &machine));
+    // A reader that went away has read enough.
+    drop(told);
+    Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell_machine(out: &mut impl Write, machine: &Machine) -> io::Result<()> {
+    let capabilities = [("NET_ADMIN", machine.net_admin), ("NET_RAW", machine.net_raw), ("BPF", machine.bpf)];
+    let held: Vec<_> = capabilities.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    let held = if held.is_empty() { "none".to_owned() } else { held.join(" ") };
+    let place = if machine.initial_namespace { "" } else { " (inside a user namespace)" };
+    writeln!(out, "kernel {}, user {}{place}, capabilities that matter: {held}", machine.release, machine.uid)
+}
+
+fn tell_interface(out: &mut impl Write, Interface { link, .. }: &Interface, verdicts: &[Verdict]) -> io::Result<()> {
+    let kind = link.kind.as_deref().unwrap_or(if link.loopback { "loopback" } else { "unknown driver" });
+    let state = if link.up { "up" } else { "down" };
+    let Link { name, mtu, rx_queues, .. } = link;
+    writeln!(out, "\n{name}: {kind}, {state}, MTU {mtu}, {rx_queues} receive queue(s)")?;
+    tell(out, verdicts)
+}
+
+fn tell(out: &mut impl Write, verdicts: &[Verdict]) -> io::Result<()> {
+    for Verdict { rung, problems, notes } in verdicts {
+        let mut label = format!("  {rung:<17} {}", if problems.is_empty() { "yes" } else { "no " });
+        for problem in problems {
+            writeln!(out, "{label}  {}", problem.what)?;
+            writeln!(out, "{:23}    mend: {}", "", problem.mend)?;
+            label = format!("{:23}", "");
+        }
+        for note in notes.iter().filter(|_| problems.is_empty()) {
+            writeln!(out, "{label}  {note}")?;
+            label = format!("{:23}", "");
+        }
+        if problems.is_empty() && notes.is_empty() {
+            writeln!(out, "{label}")?;
+        }
+    }
+    Ok(())
+}
+
+fn tell_demo(out: &mut impl Write, machine: &Machine) -> io::Result<()> {
+    writeln!(out, "\nkhamsin demo")?;
+    match &machine.private_namespace {
+        Ok(()) => writeln!(out, "  private namespace yes"),
+        Err(reason) => writeln!(out, "  private namespace no   {reason}"),
+    }
+}
