@@ -23,20 +23,11 @@ pub(crate) struct SynRecord {
     pub(crate) sack: bool,
     /// Position in the shard's list of listeners.
     pub(crate) listener: u16,
-    /// When the SYN|ACK went out first.
-    asked_at: Instant,
     retries: u8,
 }
 
 impl SynRecord {
-    pub(crate) fn new(
-        asked_at: Instant,
-        key: FlowKey,
-        template: Template,
-        (irs, iss): (u32, u32),
-        said: &TcpOptions,
-        listener: u16,
-    ) -> Self {
+    pub(crate) fn new(key: FlowKey, template: Template, irs: u32, iss: u32, said: &TcpOptions, listener: u16) -> Self {
         let default = if key.is_v4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
         // A zero MSS is treated as absent, as Linux does.
         let peer_mss = said.mss.filter(|&mss| mss != 0).unwrap_or(default).max(MIN_MSS);
@@ -49,19 +40,8 @@ impl SynRecord {
             peer_shift: said.window_scale,
             sack: said.sack_permitted,
             listener,
-            asked_at,
             retries: 0,
         }
-    }
-
-    /// The round trip of the handshake, microseconds; `None` when the SYN|ACK went out more than once (Karn).
-    pub(crate) fn rtt_us(&self, now: Instant) -> Option<u64> {
-        (self.retries == 0).then(|| now.micros_since(self.asked_at))
-    }
-
-    /// Our SYN|ACK goes out again: the peer asked again, or has not answered.
-    pub(crate) fn repeated(&mut self) {
-        self.retries = self.retries.saturating_add(1);
     }
 
     /// The options of our SYN|ACK: what we take, and what of the peer's we understood.
@@ -121,10 +101,6 @@ impl SynTable {
         self.records[id as usize].as_ref()
     }
 
-    pub(crate) fn record_mut(&mut self, id: u32) -> Option<&mut SynRecord> {
-        self.records[id as usize].as_mut()
-    }
-
     pub(crate) fn remove(&mut self, id: u32) -> Option<SynRecord> {
         let record = self.records[id as usize].take()?;
         self.wheel.disarm(id);
@@ -137,10 +113,10 @@ impl SynTable {
         loop {
             let id = self.wheel.pop_expired(now, budget)?;
             let Some(record) = self.records[id as usize].as_mut() else { continue };
-            if record.retries >= SYN_ACK_RETRIES {
+            if record.retries == SYN_ACK_RETRIES {
                 return Some(SynDue::Expired(id));
             }
-            record.repeated();
+            record.retries += 1;
             self.wheel.arm(id, now.plus_micros(SYN_ACK_RTO_US << record.retries));
             return Some(SynDue::Retransmit(id));
         }

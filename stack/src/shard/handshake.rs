@@ -29,7 +29,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         let template = self.template(link, segment);
         let said = tcp_options(segment.header(bytes));
-        let record = SynRecord::new(now, segment.key, template, (segment.seq, iss), &said, listener as u16);
+        let record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16);
         let Some(position) = self.syn.insert(now, record) else {
             self.world.counters.drop_syn_full += 1;
             return;
@@ -109,9 +109,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             if segment.seq == record.irs {
                 // Our SYN|ACK was lost, or is slow.
                 self.world.counters.syn_retransmitted += 1;
-                if let Some(record) = self.syn.record_mut(position) {
-                    record.repeated();
-                }
                 self.send_syn_ack(queue, position);
             } else {
                 // The peer started over.
@@ -152,7 +149,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
         let listener = self.listeners[usize::from(record.listener)];
         let session = app.open(now, listener, record.key.peer_addr());
-        match Connection::establish(now, &mut self.world, parts, &record, segment.window, session) {
+        match Connection::establish(&mut self.world, parts, &record, segment.window, session) {
             Ok(connection) => {
                 let id = self.live.insert(connection);
                 let hash = self.flows.hash(&record.key);

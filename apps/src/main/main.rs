@@ -1,0 +1,95 @@
+//! khamsin: the one place where applications meet a backend.
+
+#![forbid(unsafe_code)]
+
+mod apps;
+mod cli;
+mod demo;
+mod doctor;
+mod engine;
+mod frames;
+mod ladder;
+mod open;
+mod options;
+mod privileges;
+mod ready;
+mod rung;
+mod serve;
+mod server;
+mod signals;
+mod watch;
+mod worker;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use cli::{Cli, Command};
+use options::Usage;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Exit code of a run-time failure.
+const FAILED: u8 = 1;
+/// Exit code of a wrong command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
+    start_log(&cli.command);
+    let done = match cli.command {
+        Command::Serve(args) => args.try_into().map(serve::run),
+        Command::Echo(args) => args.try_into().map(serve::run),
+        Command::Http(args) => args.try_into().map(serve::run),
+        Command::Demo(args) => Ok(demo::run(&args)),
+        Command::Doctor(args) => Ok(doctor::run(&args)),
+    };
+    match done {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            eprintln!("khamsin: {error:#}");
+            ExitCode::from(FAILED)
+        }
+        Err(Usage(sentence)) => {
+            eprintln!("khamsin: {sentence}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(USAGE)
+        }
+        _ => {
+            eprintln!("khamsin: {}", cli::sentence(error));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The log goes to stderr; `KHAMSIN_LOG` filters it, as `RUST_LOG` does elsewhere.
+fn start_log(command: &Command) {
+    // What demo and doctor have to say is their output; a log in between would tell it twice.
+    let level = match command {
+        Command::Demo(_) | Command::Doctor(_) => tracing::Level::WARN,
+        _ => tracing::Level::INFO,
+    };
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var("KHAMSIN_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
