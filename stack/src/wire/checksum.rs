@@ -3,7 +3,7 @@
 //! A *sum* here is a one's-complement sum in network byte order, folded to 16 bits and not inverted.
 
 use super::ip;
-use super::parse::{Datagram, Segment};
+use super::parsed::{Datagram, Segment};
 use super::{PROTO_ICMP6, PROTO_TCP, be16};
 use crate::key::FlowKey;
 

@@ -1,6 +1,6 @@
 //! Packets made for smoltcp's eyes, without a link layer.
 
-use super::parse::{Flags, Segment};
+use super::parsed::{Flags, Segment};
 use super::{PROTO_TCP, ip};
 use crate::key::FlowKey;
 

@@ -1,7 +1,7 @@
 //! ICMP errors that quote one of our segments (RFC 792, RFC 4443, RFC 5927).
 
-use super::parse::{self, Kind, Parsed};
-use super::{PROTO_TCP, be16, be32, checksum, ip};
+use super::parsed::{Kind, Parsed};
+use super::{PROTO_TCP, be16, be32, checksum, extensions, ip};
 use crate::key::FlowKey;
 
 /// What a router or the peer's host says about a segment that we sent, or that somebody says we sent: whoever acts
@@ -71,7 +71,7 @@ fn quoted_v4(packet: &[u8]) -> Option<Quote<'_>> {
 
 fn quoted_v6(packet: &[u8]) -> Option<Quote<'_>> {
     let h = packet.first_chunk::<40>()?;
-    let (at, protocol) = parse::extensions(packet, 40, h[6]).ok()?;
+    let (at, protocol) = extensions::skip(packet, 40, h[6]).ok()?;
     if h[0] >> 4 != 6 || protocol != PROTO_TCP {
         return None;
     }

@@ -61,7 +61,7 @@ pub struct LinkView {
     pub src: [u8; 6],
     /// VLAN tags.
     pub vlan: VlanTags,
-    /// Bytes in front of the network layer: 14, 18 or 22; 0 where the frame was too short for a header.
+    /// Bytes in front of the network layer: 14, 18 or 22; 0 for a frame of less than 14 bytes.
     pub l2_len: u8,
 }
 
@@ -91,18 +91,13 @@ impl LinkHeader {
     }
 
     /// Bytes that [`write`](Self::write) writes: 14, 18 or 22.
-    pub fn len(&self) -> usize {
+    pub fn l2_len(&self) -> usize {
         14 + self.vlan.bytes().len()
-    }
-
-    /// Always false: no Ethernet header is empty.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// Writes the header and returns its length; `None` if `frame` is too short.
     pub fn write(&self, frame: &mut [u8], ethertype: u16) -> Option<usize> {
-        let frame = frame.get_mut(..self.len())?;
+        let frame = frame.get_mut(..self.l2_len())?;
         let tags = self.vlan.bytes();
         frame[..6].copy_from_slice(&self.dst);
         frame[6..12].copy_from_slice(&self.src);

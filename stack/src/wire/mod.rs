@@ -1,6 +1,6 @@
 //! Bytes on the wire: Ethernet, IPv4, IPv6, TCP headers, and the small protocols that are answered below TCP.
 //!
-//! [`parse`] takes a frame apart in one pass and names what it is; it is total: any bytes give a [`Parsed`].
+//! [`parse()`] takes a frame apart in one pass and names what it is; it is total: any bytes give a [`Parsed`].
 //! [`Template`] writes the headers of a connection's segments, [`Responder`] answers ARP, neighbour discovery and ping
 //! and keeps the gateways' addresses fresh, [`icmp_error`] says which flow a router complains about, [`checksum`] and [`tcp_options`] do what their names say, and [`plain_copy`]
 //! and [`synthetic`] make the packets that smoltcp is fed where the frame itself will not do.
@@ -8,10 +8,12 @@
 pub mod checksum;
 mod copy;
 mod error;
+mod extensions;
 mod ip;
 mod link;
 mod options;
 mod parse;
+mod parsed;
 pub mod responder;
 pub mod template;
 
@@ -22,7 +24,8 @@ pub use copy::{plain_copy, synthetic};
 pub use error::{IcmpError, Trouble, icmp_error};
 pub use link::{LinkHeader, LinkView, VlanTags};
 pub use options::{TcpOptions, tcp_options};
-pub use parse::{Datagram, DropReason, Flags, Kind, Parsed, Segment, parse};
+pub use parse::{parse, parse_into};
+pub use parsed::{Datagram, DropReason, Flags, Kind, Parsed, Segment};
 pub use responder::{Addresses, Responder, ResponderConfig};
 pub use template::{Outgoing, Template, TxChecksum, reset_for};
 

@@ -1,6 +1,6 @@
 //! The headers of one connection's segments, prepared once.
 
-use super::parse::{Flags, Segment};
+use super::parsed::{Flags, Segment};
 use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader, LinkView, PROTO_TCP, checksum, ip};
 use crate::key::FlowKey;
 
@@ -83,7 +83,7 @@ impl Template {
 
     /// Sends what follows over another link layer: the peer moved, or its gateway did.
     pub fn set_link(&mut self, link: &LinkHeader) {
-        let len = link.len();
+        let len = link.l2_len();
         let ethertype = if self.v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
         self.l2_len = len as u8;
         link.write(&mut self.link[L2_MAX - len..], ethertype).expect("no link layer is longer than 22 bytes");

@@ -3,7 +3,7 @@
 use super::{BROADCAST, Responder, bits};
 use crate::counters::Counters;
 use crate::time::Instant;
-use crate::wire::parse::DropReason;
+use crate::wire::parsed::DropReason;
 use crate::wire::{ETHERTYPE_ARP, LinkHeader, LinkView, VlanTags, be16};
 
 /// Ethernet, IPv4, and the lengths of their addresses.

@@ -3,7 +3,7 @@
 use super::Responder;
 use crate::counters::Counters;
 use crate::time::Instant;
-use crate::wire::parse::{Datagram, DropReason};
+use crate::wire::parsed::{Datagram, DropReason};
 use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkView, PROTO_ICMP, PROTO_ICMP6, be16, checksum, ip};
 
 const ECHO4_REQUEST: u16 = 8 << 8;

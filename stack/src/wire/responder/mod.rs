@@ -11,7 +11,7 @@ use core::net::IpAddr;
 
 use self::bucket::Bucket;
 use self::gateway::Gateway;
-use super::parse::{DropReason, Kind, Parsed, Segment};
+use super::parsed::{DropReason, Kind, Parsed, Segment};
 use super::{LinkHeader, LinkView, ip};
 use crate::counters::Counters;
 use crate::time::Instant;

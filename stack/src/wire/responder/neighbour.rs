@@ -3,7 +3,7 @@
 use super::Responder;
 use crate::counters::Counters;
 use crate::time::Instant;
-use crate::wire::parse::{Datagram, DropReason};
+use crate::wire::parsed::{Datagram, DropReason};
 use crate::wire::{ETHERTYPE_IPV6, LinkHeader, LinkView, PROTO_ICMP6, VlanTags, checksum, ip};
 
 const ECHO_REQUEST: u8 = 128;
