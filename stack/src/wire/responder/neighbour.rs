@@ -95,7 +95,8 @@ struct Received {
 }
 
 impl Received {
-    /// RFC 4861 7.1.1 and 7.1.2, as far as they are the same for both.
+    /// RFC 4861 7.1.1 and 7.1.2, as far as they are the same for both; and no fragment header, nor any other in front
+    /// (RFC 6980 5).
     fn parse(message: &[u8], datagram: &Datagram, option: u8) -> Option<Received> {
         let h = message.first_chunk::<FIXED_LEN>()?;
         let mut target = [0; 16];

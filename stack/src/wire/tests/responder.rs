@@ -232,6 +232,12 @@ fn solicitations_that_are_not_answered() {
     let mut broken = solicit_us();
     *broken.last_mut().unwrap() ^= 1;
     host.ignores(&broken, "drop_l4_checksum");
+    // Behind a fragment header, even an atomic one, it may be forged from off the link (RFC 6980 5).
+    let whole = icmp6(PEER_V6, OUR_GROUP, 255, &body);
+    let mut fragment = [&whole[..40], &[PROTO_ICMP6, 0, 0, 0, 0, 0, 0, 1], &whole[40..]].concat();
+    fragment[5] += 8;
+    fragment[6] = 44;
+    host.ignores(&frame(&fragment), "drop_malformed");
     // Router and multicast listener business is not ours.
     host.ignores(&frame(&icmp6(PEER_V6, ALL_NODES, 255, &[134, 0, 0, 0, 0, 0, 0, 0])), "drop_not_ours");
 }
