@@ -3,6 +3,25 @@
 //!
 //! The interface keeps its MAC address and the kernel keeps its own IP addresses; this socket sees a copy of what comes
 //! for *our* addresses, which the kernel does not own and therefore ignores: it answers neither ARP nor TCP for them.
+//! Where the host forwards ([`link::forwards_ipv4`], usual under Docker), its kernel also tries to pass these frames on,
+//! in vain, and tells the sender so by ICMP; connections survive that, as a test shows, and
+//! `sysctl net.ipv4.ip_forward=0` ends it.
+//!
+//! **Receiving** is a TPACKET_V2 ring, one slot a frame, each long enough for a super-frame of 64 KiB. The design said
+//! V3, whose blocks hold frames of any length closely packed; but the kernel hands over a block when it is full or when
+//! a timer of at least 1 ms ends, and wakes nobody before. Measured on veth with a kernel client that waits for each
+//! answer, same program, same machine: V3 p50 1,000 us whether the server polls or spins, whether blocks are of 128 KiB
+//! or 1 MiB; V2 p50 69 us sleeping in poll() and 35 us spinning (with a busy machine around them); with 64 requests in
+//! flight V2 answers 1.6 times as many as V3. The price is memory: 68 KiB a slot, set aside by the kernel.
+//! Frames are used where they lie and a slot goes back when its frame is released.
+//!
+//! **Sending** is `sendmmsg` of up to 64 frames, each behind a `virtio_net_hdr`, so that the kernel completes checksums
+//! and cuts super-frames (or passes them on whole, as veth does). Measured with the whole stack and one kernel client:
+//! 6 to 20 Gbit/s instead of 0.7 to 0.9, and 8,046 B answers at p50 25-31 us instead of 68-92
+//! (`tests/af_packet_shard.rs`, `measure_offloads`). A transmit ring would give the same copies on veth and a completion
+//! to wait for. The queueing discipline is not bypassed: bypassing saves nothing that could be measured (1.7-2.0 us a
+//! frame on veth either way), loses frames where a NIC's queue is full instead of pushing back, and hides what we send
+//! from tcpdump.
 //!
 //! `unsafe` is opened in `af_packet/ring.rs` (memory shared with the kernel) and `af_packet/socket.rs` (socket calls).
 
@@ -26,7 +45,7 @@ use std::io;
 use thiserror::Error;
 
 /// Slots of the receive ring of a queue, unless the configuration says otherwise.
-pub const RX_SLOTS: usize = 256;
+pub const RX_SLOTS: usize = 510;
 /// Transmit buffers of a queue. They are needed only for the length of one turn; what the kernel has not room for waits
 /// in them.
 const TX_BUFFERS: usize = 256;
@@ -36,8 +55,9 @@ const SEGMENT_MAX: usize = 65_535;
 const SLOT_BYTES: usize = 17 * 4096;
 /// Slots in a block: 255 pages, one short of what the page allocator hands out in one piece.
 const SLOTS_PER_BLOCK: usize = 15;
-/// Bytes in flight asked of the kernel: 64 super-frames.
-const SEND_BUFFER: i32 = 4 << 20;
+/// Bytes asked of the kernel for what the device has not sent yet; it takes twice that, some 30 super-frames, and then
+/// no more until there is room again.
+const SEND_BUFFER: i32 = 1 << 20;
 
 /// What to open.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -180,7 +200,6 @@ fn open_one(
         (libc::PACKET_VNET_HDR, 1),
         (libc::PACKET_RESERVE, RESERVE),
         (libc::PACKET_IGNORE_OUTGOING, 1),
-        (libc::PACKET_QDISC_BYPASS, 1),
     ] {
         socket.set(option, value).map_err(fail("set up the packet socket"))?;
     }

@@ -207,6 +207,17 @@ pub fn kernel_owner(address: IpAddr) -> Result<Option<String>, Error> {
     Ok(Some(name.unwrap_or_else(|| format!("interface {}", entry.0))))
 }
 
+/// Whether the kernel forwards IPv4 packets that come in on interface `name`; false where it cannot be told.
+///
+/// A forwarding kernel tries to pass on what is for an address of ours that it does not own.
+pub fn forwards_ipv4(name: &str) -> bool {
+    let setting = check_name(name).ok().and_then(|()| {
+        // The files under /proc/sys/net are those of the network namespace of the thread that opens them.
+        std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/forwarding")).ok()
+    });
+    setting.is_some_and(|text| text.trim() == "1")
+}
+
 /// Interface index, address and prefix length of every address of this network namespace.
 fn all_addresses() -> Result<Vec<(u32, IpAddr, u8)>, Error> {
     let mut found = Vec::new();

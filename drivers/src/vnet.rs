@@ -26,7 +26,8 @@ pub(crate) fn encode(frame: &[u8], offload: TxOffload) -> [u8; LEN] {
     let mut header = NONE;
     let Some(start) = offload.checksum_start else { return header };
     header[0] = F_NEEDS_CSUM;
-    let mut headers_len = start + TCP_CHECKSUM + 2;
+    // The kernel wants the field within the headers, and refuses the frame if they do not fit it.
+    let mut headers_len = start.saturating_add(TCP_CHECKSUM + 2);
     if let (Some(size), Some(kind), Some(len)) = (offload.segment_size, gso_kind(frame), headers(frame, start)) {
         // A frame of one segment is none to the kernel, and an error to some drivers.
         if frame.len() > usize::from(len) + usize::from(size) {
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(encode(&cut, offload)[1], 0);
         for len in 0..80 {
             encode(&vec![0x81; len], offload);
-            encode(&vec![0xff; len], TxOffload { checksum_start: Some(u16::MAX - 18), segment_size: Some(0) });
+            encode(&vec![0xff; len], TxOffload { checksum_start: Some(u16::MAX), segment_size: Some(0) });
         }
     }
 

@@ -228,6 +228,48 @@ fn a_full_ring_drops_and_counts() {
 }
 
 #[test]
+fn buffers_end_and_errors_count() {
+    let Some((ours, _theirs)) = pair("buffers_end_and_errors_count") else { return };
+    ours.run(|| {
+        let mut queue = open_one();
+        let mut frames = Vec::new();
+        while let Some(frame) = queue.alloc_tx() {
+            frames.push(frame);
+        }
+        assert_eq!(queue.stats().tx_exhausted, 1);
+        let mut send = |queue: &mut PacketQueue, len: usize, offload| {
+            let mut frame = frames.pop().unwrap();
+            frame.set_len(len);
+            frame.bytes_mut().fill(2);
+            queue.tx(frame, offload);
+            queue.end();
+            let stats = queue.stats();
+            (stats.tx_frames, stats.tx_errors, stats.invalid_descs)
+        };
+        let nonsense = TxOffload { checksum_start: Some(4000), segment_size: None };
+        assert_eq!(send(&mut queue, 60, nonsense), (0, 1, 1));
+        assert_eq!(send(&mut queue, 9000, TxOffload::NONE), (0, 2, 2), "longer than the MTU and not to be cut");
+        assert_eq!(send(&mut queue, 60, TxOffload::NONE), (1, 2, 2));
+        assert!(queue.alloc_tx().is_some(), "the buffers came back");
+        // A frame that cannot be sent does not keep those behind it.
+        for offload in [nonsense, TxOffload::NONE, nonsense, TxOffload::NONE] {
+            let mut frame = frames.pop().unwrap();
+            frame.set_len(60);
+            queue.tx(frame, offload);
+        }
+        queue.end();
+        let stats = queue.stats();
+        assert_eq!((stats.tx_frames, stats.tx_errors, stats.invalid_descs), (3, 4, 4));
+        link::set_down("kha").unwrap();
+        let mut frame = frames.pop().unwrap();
+        frame.set_len(60);
+        queue.tx(frame, TxOffload::NONE);
+        queue.end();
+        assert_eq!(queue.stats().tx_errors, 5, "down");
+    });
+}
+
+#[test]
 fn wait_ends_by_time_bell_frame_and_removal() {
     let Some((ours, theirs)) = pair("wait_ends_by_time_bell_frame_and_removal") else { return };
     ours.run(|| {

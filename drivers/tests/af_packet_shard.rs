@@ -271,3 +271,23 @@ fn measure_offloads() {
         report("tap, none", with_server((&ns, &ns), || Plain(open_tap()), measure).0);
     }
 }
+
+/// Hosts and containers of Docker forward: their kernel then tries to pass on what is for us.
+#[test]
+fn a_forwarding_kernel_does_not_break_connections() {
+    let Some((ours, theirs)) = pair("a_forwarding_kernel_does_not_break_connections") else { return };
+    ours.run(|| link::add_address("kha", "198.18.0.3".parse().unwrap(), 24).unwrap());
+    ours.command(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+    ours.run(|| assert!(link::forwards_ipv4("kha") && !link::forwards_ipv4("kh/../all")));
+    let client = || {
+        assert!(!link::forwards_ipv4("khb"));
+        // Longer than the kernel takes to find that nobody answers its ARP: three tries, a second each.
+        let start = Clock.now();
+        while Clock.now().since(start) < Duration::from_millis(3500) {
+            download("198.18.0.2:80", 1_000_000, true);
+        }
+    };
+    let ((), counters, _) = with_server((&ours, &theirs), open_packet, client);
+    assert_eq!((counters.closed_reset, counters.closed_timed_out), (0, 0));
+    assert!(counters.accepted > 3);
+}

@@ -82,8 +82,8 @@ impl PacketQueue {
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EAGAIN) => break,
                     Some(libc::EINTR) => {}
-                    // The device's queue is full (the queueing discipline is bypassed) or memory is short, the frame
-                    // does not suit the device, or the link is down: one frame is lost, as on any wire.
+                    // The queueing discipline dropped it, it does not suit the device, memory is short, or the link is
+                    // down: one frame is lost, as on any wire.
                     error => {
                         self.gone |= error == Some(libc::ENXIO);
                         self.stats.tx_errors += 1;
