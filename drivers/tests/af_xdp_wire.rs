@@ -6,7 +6,7 @@
 mod af_xdp_support;
 
 use af_xdp_support::*;
-use khamsin_drivers::af_xdp::{ChunkCounts, Config, CopyMode, Mode, OpenError, XdpQueue, open};
+use khamsin_drivers::af_xdp::{ChunkCounts, Config, CopyMode, Mode, OpenError, Steering, XdpQueue, open};
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::group::Group;
 use khamsin_stack::{Frame, Queue, TxOffload};
@@ -291,6 +291,24 @@ fn steering_changes_without_a_gap() {
         server.join().unwrap();
         assert!(result.is_ok());
     });
+}
+
+#[test]
+fn the_device_lets_solicitations_of_our_addresses_in() {
+    let Some(pair) = Pair::new(1) else { return };
+    let groups = || {
+        let output =
+            std::process::Command::new("ip").args(["-n", &pair.server, "maddr", "show", "dev", "veth1"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let six = |address: &str| Steering::Own { addresses: vec![address.parse().unwrap(), SERVER.into()] };
+    let config = Config { steering: six("fd00::12:3456"), ..config(Mode::Native) };
+    let (queues, mut attachment) = inside(&pair.server, || open(&config)).unwrap();
+    assert!(groups().contains("33:33:ff:12:34:56"), "{}", groups());
+    attachment.update(&six("fd00::ab:cdef")).unwrap();
+    assert!(groups().contains("33:33:ff:ab:cd:ef") && !groups().contains("33:33:ff:12:34:56"), "{}", groups());
+    drop((queues, attachment));
+    assert!(!groups().contains("33:33:ff"), "{}", groups());
 }
 
 #[test]

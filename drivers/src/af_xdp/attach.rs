@@ -4,7 +4,7 @@ use super::bpf;
 use super::device;
 use super::error::OpenError;
 use super::queue::XdpQueue;
-use super::socket::{Mapping, REGISTER, RingSizes, Socket};
+use super::socket::{Groups, Mapping, REGISTER, RingSizes, Socket};
 use super::steer::{self, Steering, XDP_PASS};
 use super::{Config, CopyMode, Mode};
 use crate::link::{self, Link};
@@ -25,6 +25,7 @@ const SEND_BUFFER: usize = 64 << 20;
 /// Smallest number of chunks of a queue: a burst for each of the four users.
 const FRAMES_MIN: u32 = 4 * BURST as u32;
 const FRAMES_MAX: u32 = 1 << 20;
+const JOIN: &str = "joining multicast groups";
 /// Ethernet header and one VLAN tag.
 pub(super) const LINK_HEADER_MAX: usize = 18;
 pub(super) const CHUNK_SMALL: u32 = 2048;
@@ -38,6 +39,8 @@ pub struct Attachment {
     link: OwnedFd,
     program: OwnedFd,
     map: OwnedFd,
+    /// The groups that our neighbours solicit us through.
+    groups: Groups,
 }
 
 impl Attachment {
@@ -47,6 +50,7 @@ impl Attachment {
     /// The steering asks for too much, or the kernel refuses the program. The former program stays.
     pub fn update(&mut self, steering: &Steering) -> Result<(), OpenError> {
         let program = load(&self.interface, steering, &self.map)?;
+        self.groups.set(steering.groups()).map_err(|e| OpenError::system(&self.interface, JOIN, e))?;
         bpf::link_update(self.link.as_fd(), program.as_fd())
             .map_err(|e| OpenError::system(&self.interface, "replacing the XDP program", e))?;
         self.program = program;
@@ -81,7 +85,9 @@ pub fn open(config: &Config) -> Result<(Vec<XdpQueue>, Attachment), OpenError> {
     let map = bpf::xskmap(device.rx_queues).map_err(|e| OpenError::system(&device.name, "making an XSKMAP", e))?;
     let program = load(&device.name, &config.steering, &map)?;
     let link = attach(config, &device, &program)?;
-    let attachment = Attachment { interface: device.name.clone(), link, program, map };
+    let mut groups = Groups::new(device.index).map_err(|e| OpenError::system(&device.name, JOIN, e))?;
+    groups.set(config.steering.groups()).map_err(|e| OpenError::system(&device.name, JOIN, e))?;
+    let attachment = Attachment { interface: device.name.clone(), link, program, map, groups };
     let queues = (0..device.rx_queues).map(|queue| {
         let opened = queue_open(config, &device, chunk, queue)?;
         bpf::xskmap_set(attachment.map.as_fd(), queue, opened.as_fd())
@@ -116,61 +122,70 @@ fn attach(config: &Config, device: &Link, program: &OwnedFd) -> Result<OwnedFd, 
         Mode::Native => bpf::ATTACH_NATIVE,
         Mode::Generic => bpf::ATTACH_GENERIC,
     };
-    let interface = device.name.clone();
-    let mut left = BUSY_RETRY;
+    let mut patience = Patience::new();
     loop {
         let errno = match bpf::link(program.as_fd(), device.index, flags) {
             Ok(link) => return Ok(link),
             Err(errno) => errno,
         };
-        let hint = match errno {
-            // EEXIST: native and generic programs exclude each other.
-            Errno::BUSY | Errno::EXIST => match holder(&interface) {
-                // One of ours is perhaps just dying.
-                Some((_, name, _)) if name == bpf::NAME && !left.is_zero() => {
-                    sleep(BUSY_PAUSE);
-                    left = left.saturating_sub(BUSY_PAUSE);
-                    continue;
-                }
-                // It went between the two calls.
-                None if !left.is_zero() => {
-                    sleep(BUSY_PAUSE);
-                    left = left.saturating_sub(BUSY_PAUSE);
-                    continue;
-                }
-                other => {
-                    let (id, name, tag) = other.unwrap_or_default();
-                    return Err(OpenError::Attached { interface, id, name, tag });
-                }
-            },
-            Errno::OPNOTSUPP if config.mode == Mode::Native => {
-                return Err(OpenError::NoNative {
-                    interface,
-                    driver: device::driver(device).into(),
-                    source: errno.into(),
-                });
-            }
-            Errno::RANGE => {
-                "the MTU of the interface or of its peer is too large for native XDP: `ip link set dev … mtu 1500`"
-            }
-            Errno::NOSPC => "it has fewer receive queues than its peer has transmit queues: `ethtool -L` on either end",
-            Errno::INVAL => {
-                "the driver wants LRO, hardware GRO or the like off, or fewer queues: `ethtool -K … lro off rx-gro-hw off`, \
-                 `ethtool -L`, or --xdp-mode generic"
-            }
-            other => return Err(OpenError::system(&interface, "attaching the XDP program", other)),
-        };
-        return Err(OpenError::Attach { interface, hint, source: errno.into() });
+        // EEXIST: native and generic programs exclude each other.
+        if !matches!(errno, Errno::BUSY | Errno::EXIST) {
+            return Err(attach_refusal(config, device, errno));
+        }
+        let (id, info) = holder(&device.name);
+        // One of ours, or one that is gone by now or cannot be looked at, is perhaps that of a dying process.
+        let foreign = info.as_ref().is_some_and(|info| info.name != bpf::NAME);
+        if foreign || !patience.pause() {
+            let interface = device.name.clone();
+            let (name, tag) = info.map_or_else(Default::default, |info| (info.name, info.tag));
+            return Err(OpenError::Attached { interface, id, name, tag });
+        }
     }
 }
 
-/// Id, name and tag of the program that is attached to `interface`.
-fn holder(interface: &str) -> Option<(u32, String, String)> {
-    let id = link::xdp_program(interface).ok()??;
-    match bpf::program_info(id) {
-        Ok(info) => Some((id, info.name, info.tag)),
-        Err(e) => Some((id, format!("not to be found out ({e})"), "unknown".into())),
+fn attach_refusal(config: &Config, device: &Link, errno: Errno) -> OpenError {
+    let (interface, source) = (device.name.clone(), errno.into());
+    let hint = match errno {
+        Errno::OPNOTSUPP if config.mode == Mode::Native => {
+            return OpenError::NoNative { interface, driver: device::driver(device).into(), source };
+        }
+        Errno::RANGE => {
+            "the MTU of the interface or of its peer is too large for native XDP: `ip link set dev … mtu 1500`"
+        }
+        Errno::NOSPC => "it has fewer receive queues than its peer has transmit queues: `ethtool -L` on either end",
+        Errno::INVAL => {
+            "the driver wants LRO, hardware GRO or the like off, or fewer queues: `ethtool -K … lro off rx-gro-hw off`, \
+             `ethtool -L`, or --xdp-mode generic"
+        }
+        other => return OpenError::system(&interface, "attaching the XDP program", other),
+    };
+    OpenError::Attach { interface, hint, source }
+}
+
+/// What is left of the time that a former process may take to let go.
+struct Patience(Duration);
+
+impl Patience {
+    fn new() -> Self {
+        Patience(BUSY_RETRY)
     }
+
+    /// Sleeps for a moment; false, without sleeping, when all the time is used up.
+    fn pause(&mut self) -> bool {
+        if self.0.is_zero() {
+            return false;
+        }
+        sleep(BUSY_PAUSE);
+        self.0 = self.0.saturating_sub(BUSY_PAUSE);
+        true
+    }
+}
+
+/// The program that is attached to `interface`: its id (0 when there is none any more) and what may be known of it,
+/// which takes CAP_SYS_ADMIN.
+fn holder(interface: &str) -> (u32, Option<bpf::ProgramInfo>) {
+    let id = link::xdp_program(interface).ok().flatten();
+    (id.unwrap_or_default(), id.and_then(|id| bpf::program_info(id).ok()))
 }
 
 fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<XdpQueue, OpenError> {
@@ -198,14 +213,11 @@ fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<
 fn bind(config: &Config, device: &Link, socket: &Socket, queue: u32) -> Result<(), OpenError> {
     let interface = || device.name.clone();
     let zero_copy = config.copy == CopyMode::ZeroCopy;
-    let mut left = BUSY_RETRY;
+    let mut patience = Patience::new();
     loop {
         match socket.bind(device.index, queue, zero_copy) {
             Ok(()) => return Ok(()),
-            Err(Errno::BUSY) if !left.is_zero() => {
-                sleep(BUSY_PAUSE);
-                left = left.saturating_sub(BUSY_PAUSE);
-            }
+            Err(Errno::BUSY) if patience.pause() => {}
             Err(Errno::BUSY) => return Err(OpenError::QueueBusy { interface: interface(), queue }),
             Err(e) if zero_copy && !matches!(e, Errno::PERM | Errno::NODEV) => {
                 return Err(OpenError::NoZeroCopy { interface: interface(), queue, source: e.into() });

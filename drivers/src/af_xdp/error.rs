@@ -93,18 +93,20 @@ pub enum OpenError {
     },
     /// Another XDP program is attached.
     #[error(
-        "interface {interface} already has an XDP program: id {id}, name {name}, tag {tag}; khamsin never replaces one: stop its \
+        "interface {interface} already has an XDP program: id {id}, name {}, tag {}; khamsin never replaces one: stop its \
          owner (`bpftool net show dev {interface}` and `bpftool link` name it; one that outlived its owner goes with \
-         `ip link set dev {interface} xdp off`)"
+         `ip link set dev {interface} xdp off`)",
+        known(name),
+        known(tag)
     )]
     Attached {
         /// Its name.
         interface: String,
         /// Id of the program; 0 when it could not be found out.
         id: u32,
-        /// Name of the program.
+        /// Name of the program; empty when only CAP_SYS_ADMIN could find it out.
         name: String,
-        /// Hash of the program's instructions, as bpftool prints it.
+        /// Hash of the program's instructions, as bpftool prints it; empty like the name.
         tag: String,
     },
     /// No native XDP here.
@@ -171,4 +173,8 @@ impl OpenError {
             _ => OpenError::System { interface: interface.into(), wanted, source: errno.into() },
         }
     }
+}
+
+fn known(word: &str) -> &str {
+    if word.is_empty() { "unknown" } else { word }
 }

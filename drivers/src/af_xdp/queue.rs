@@ -83,25 +83,29 @@ impl XdpQueue {
         while backlog > 0 && self.umem.rings.tx.needs_wakeup() {
             self.stats.kicks += 1;
             match self.socket.kick_tx() {
+                Ok(()) => return,
                 // In copy mode a call sends its budget of frames and says EAGAIN when some are left; it says the same
                 // when the send buffer, the completion ring or the device's queue is full.
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {}
-                // One frame was taken and dropped: the other end of a veth is down, or a queueing discipline is full.
-                Err(Errno::BUSY) => {
+                Err(Errno::NXIO) => {
+                    self.gone = true;
+                    return;
+                }
+                // Link down: what waits goes when it is up again.
+                Err(Errno::NETDOWN) => return,
+                // EBUSY and stranger things: one frame was taken and dropped, because the other end of a veth is down
+                // or a queueing discipline is full.
+                Err(_) => {
                     self.stats.tx_errors += 1;
                     refusals += 1;
                 }
-                Err(Errno::NXIO) => self.gone = true,
-                // Link down (ENETDOWN): what waits goes when it is up again.
-                Err(_) => return,
-                Ok(()) => return,
             }
             let left = self.umem.rings.tx.backlog();
             if left == backlog {
                 stalls += 1;
                 self.umem.reap();
             }
-            if self.gone || stalls > 1 || refusals > REFUSALS_MAX {
+            if stalls > 1 || refusals > REFUSALS_MAX {
                 return;
             }
             backlog = left;

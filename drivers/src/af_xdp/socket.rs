@@ -196,17 +196,7 @@ impl Socket {
 
     /// Lets one system call send `frames` frames instead of 32. False where the kernel does not know the wish.
     pub(super) fn set_tx_budget(&self, frames: u32) -> bool {
-        // SAFETY: `value` outlives the call and its true size is given.
-        let result = unsafe {
-            libc::setsockopt(
-                self.0.as_raw_fd(),
-                libc::SOL_XDP,
-                XDP_MAX_TX_SKB_BUDGET,
-                (&raw const frames).cast(),
-                size_of::<u32>() as libc::socklen_t,
-            )
-        };
-        result == 0
+        set_option(&self.0, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &frames).is_ok()
     }
 
     /// Bytes of packets that may be on their way through the kernel at once (copy mode).
@@ -235,4 +225,60 @@ impl Socket {
     pub(super) fn kick_rx(&self) -> Result<(), Errno> {
         rustix::net::recv(self, &mut [0u8; 0][..], RecvFlags::DONTWAIT).map(drop)
     }
+}
+
+/// `struct packet_mreq` of linux/if_packet.h.
+#[repr(C)]
+struct Membership {
+    index: libc::c_int,
+    kind: u16,
+    address_len: u16,
+    address: [u8; 8],
+}
+
+/// The Ethernet groups that an interface receives for us, for as long as this lives. The packet socket behind it is
+/// bound to no protocol and receives nothing; it stays in the network namespace that it was made in.
+pub(super) struct Groups {
+    socket: OwnedFd,
+    interface_index: u32,
+    joined: Vec<[u8; 6]>,
+}
+
+impl Groups {
+    /// No group yet.
+    pub(super) fn new(interface_index: u32) -> Result<Self, Errno> {
+        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        Ok(Groups { socket, interface_index, joined: Vec::new() })
+    }
+
+    /// Joins what is new in `macs` and leaves what is not there any more.
+    pub(super) fn set(&mut self, macs: Vec<[u8; 6]>) -> Result<(), Errno> {
+        for mac in macs.iter().filter(|mac| !self.joined.contains(mac)) {
+            self.ask(libc::PACKET_ADD_MEMBERSHIP, *mac)?;
+        }
+        for mac in self.joined.iter().filter(|mac| !macs.contains(mac)) {
+            self.ask(libc::PACKET_DROP_MEMBERSHIP, *mac)?;
+        }
+        self.joined = macs;
+        Ok(())
+    }
+
+    fn ask(&self, option: libc::c_int, [a, b, c, d, e, f]: [u8; 6]) -> Result<(), Errno> {
+        let membership = Membership {
+            index: self.interface_index as libc::c_int,
+            kind: libc::PACKET_MR_MULTICAST as u16,
+            address_len: 6,
+            address: [a, b, c, d, e, f, 0, 0],
+        };
+        set_option(&self.socket, libc::SOL_PACKET, option, &membership)
+    }
+}
+
+/// `value` is the structure of the option, without addresses in it.
+fn set_option<T>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Errno> {
+    // SAFETY: the descriptor is open; the kernel reads `size_of::<T>()` bytes of `value`, which is borrowed for the call.
+    let result = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t)
+    };
+    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) }
 }

@@ -27,6 +27,22 @@ pub enum Steering {
     },
 }
 
+impl Steering {
+    /// The Ethernet groups that solicitations of our IPv6 addresses are sent to (RFC 4291 2.7.1, RFC 2464 7): the
+    /// device must let them in, which nobody else asks it for.
+    pub(super) fn groups(&self) -> Vec<[u8; 6]> {
+        let Steering::Own { addresses } = self else { return Vec::new() };
+        let low_bytes = addresses.iter().filter_map(|a| match a {
+            IpAddr::V6(a) => a.octets().last_chunk::<3>().copied(),
+            IpAddr::V4(_) => None,
+        });
+        let mut groups: Vec<_> = low_bytes.map(|[d, e, f]| [0x33, 0x33, 0xff, d, e, f]).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+}
+
 /// Why no program can be made of a [`Steering`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum SteerError {
