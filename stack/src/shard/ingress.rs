@@ -28,10 +28,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             prefetch::line(frame.bytes().as_ptr() as usize);
         }
         for frame in burst.iter() {
-            let frame = wire::parse(frame.bytes());
-            let hash = if let Kind::Tcp(segment) = &frame.kind { self.flows.hash(&segment.key) } else { 0 };
-            self.flows.prefetch(hash);
-            parsed.push((frame, hash));
+            parsed.push((Parsed::default(), 0));
+            let Some((into, hash)) = parsed.last_mut() else { continue };
+            wire::parse_into(frame.bytes(), into);
+            if let Kind::Tcp(segment) = &into.kind {
+                *hash = self.flows.hash(&segment.key);
+                self.flows.prefetch(*hash);
+            }
         }
         for &(_, hash) in &parsed {
             if let Some(connection) = self.candidate(hash) {
@@ -81,7 +84,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     ) {
         match &parsed.kind {
             Kind::Tcp(segment) => {
-                if self.is_for_us(segment) && self.checksum_holds(bytes, segment, travel.checksum) {
+                if self.is_for_us(&parsed.link, segment) && self.checksum_holds(bytes, segment, travel.checksum) {
                     self.on_segment(now, queue, app, &parsed.link, segment, bytes, travel);
                 }
             }
@@ -90,10 +93,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
     }
 
-    fn is_for_us(&mut self, segment: &Segment) -> bool {
-        // A segment to a group is never ours to answer (RFC 1122 4.2.3.10).
-        if segment.group_dst || !self.responder.is_local(&segment.key.local) {
-            DropReason::OtherAddress.count(&mut self.world.counters);
+    fn is_for_us(&mut self, link: &LinkView, segment: &Segment) -> bool {
+        if let Err(reason) = self.responder.admit(link, segment) {
+            reason.count(&mut self.world.counters);
             return false;
         }
         // On a shared address the kernel answers for every port but ours.
