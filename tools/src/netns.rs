@@ -74,7 +74,7 @@ impl Netns {
         self.enter(move || std::fs::write(path, value))?.with_context(|| format!("write {shown} in {}", self.name))
     }
 
-    /// Does `work` on a thread that lives inside: the sockets it opens are this namespace's.
+    /// Does `work` on a thread that lives inside and waits for it.
     ///
     /// # Errors
     /// The thread cannot move here.
@@ -82,15 +82,25 @@ impl Netns {
     /// # Panics
     /// If `work` does.
     pub fn enter<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let home = File::open(format!("/run/netns/{}", self.name)).with_context(|| format!("open {}", self.name))?;
-        let thread = thread::spawn(move || {
-            move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(work())
-        });
-        match thread.join() {
+        match self.spawn(work)?.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+
+    /// Starts `work` on a thread that lives inside: the sockets it opens are this namespace's.
+    ///
+    /// # Errors
+    /// The namespace is gone. That the thread cannot move there is what joining it says.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<thread::JoinHandle<Result<T>>> {
+        let home = File::open(format!("/run/netns/{}", self.name)).with_context(|| format!("open {}", self.name))?;
+        Ok(thread::spawn(move || {
+            move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        }))
     }
 }
 

@@ -1,0 +1,141 @@
+//! One transcript, every rung: the same client code against the simulator in virtual time and against each driver over
+//! the kernel. The same bytes must come back, and the application must see the same events.
+
+mod apps;
+mod host;
+mod kernel;
+mod recording;
+mod transcript;
+
+use anyhow::{Context, Result, ensure};
+use host::Hosted;
+use kernel::KernelClient;
+use khamsin::http::{Loader, Site, SiteConfig};
+use khamsin_tests::bed::{self, CLIENT_V4, refusal};
+use khamsin_tests::pages::Pages;
+use khamsin_tests::rung::Rung;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use recording::Record;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use transcript::{Ending, Service, Transcript, run, transcripts};
+
+/// What a connection looked like from both its ends.
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    name: &'static str,
+    got: Vec<u8>,
+    ending: Ending,
+    record: Record,
+}
+
+/// All transcripts, one after the other, over the kernel.
+fn over_the_kernel(rung: Rung, site: Site) -> Result<Vec<Seen>> {
+    let bed = rung.bed()?;
+    let hosted = Hosted::start(rung, &bed, site)?;
+    if rung == Rung::Tap {
+        let host_side = format!("{CLIENT_V4}/24");
+        bed.server.ip(&["address", "add", &host_side, "dev", "khamsin0"])?;
+        bed.server.ip(&["link", "set", "khamsin0", "up"])?;
+    }
+    let address = hosted.address;
+    let talk = move || -> Result<(Hosted, Vec<_>)> {
+        let mut outcomes = Vec::new();
+        for (i, transcript) in transcripts().iter().enumerate() {
+            let server = SocketAddr::new(address, transcript.service.port());
+            let mut client = KernelClient::connect(server, transcript.window)?;
+            let outcome = run(transcript, &mut client).with_context(|| format!("transcript {}", transcript.name))?;
+            drop(client);
+            hosted.await_closed(i + 1).with_context(|| format!("transcript {}", transcript.name))?;
+            outcomes.push(outcome);
+        }
+        Ok((hosted, outcomes))
+    };
+    let (mut hosted, outcomes) = bed.client().enter(talk)??;
+    join(outcomes, hosted.finish()?)
+}
+
+/// Puts what the clients saw beside what the application saw.
+fn join(outcomes: Vec<(Vec<u8>, Ending)>, records: Vec<Record>) -> Result<Vec<Seen>> {
+    ensure!(outcomes.len() == records.len(), "{} connections, {} records", outcomes.len(), records.len());
+    let seen = transcripts().iter().zip(outcomes).zip(records).map(|((transcript, (got, ending)), record)| {
+        let seen = Seen { name: transcript.name, got: without_date(transcript, got), ending, record };
+        Seen { record: Record { sent: without_date(transcript, seen.record.sent.clone()), ..seen.record }, ..seen }
+    });
+    Ok(seen.collect())
+}
+
+/// The time of day is the one thing that may differ: its header is blanked in HTTP's bytes.
+fn without_date(transcript: &Transcript, mut bytes: Vec<u8>) -> Vec<u8> {
+    const NAME: &[u8] = b"\r\nDate: ";
+    if transcript.service == Service::Http {
+        let mut from = 0;
+        while let Some(at) = bytes[from..].windows(NAME.len()).position(|w| w.eq_ignore_ascii_case(NAME)) {
+            from += at + NAME.len();
+            let end = bytes[from..].iter().position(|b| *b == b'\r').map_or(bytes.len(), |n| from + n);
+            bytes[from..end].fill(b'-');
+        }
+    }
+    bytes
+}
+
+/// What holds for any single rung.
+fn check(seen: &[Seen]) -> Result<()> {
+    for (transcript, seen) in transcripts().iter().zip(seen) {
+        let name = transcript.name;
+        if let Some(expect) = &transcript.expect {
+            ensure!(seen.got == *expect, "{name}: {} bytes came back instead of {}, or others", seen.got.len(), expect.len());
+        } else {
+            ensure!(seen.got.starts_with(b"HTTP/1.1 "), "{name}: {}", String::from_utf8_lossy(&seen.got));
+        }
+        ensure!(seen.got == seen.record.sent, "{name}: the client got other bytes than the application sent");
+    }
+    Ok(())
+}
+
+/// The same in every respect; the first difference is named.
+fn compare(reference: &[Seen], seen: &[Seen]) -> Result<()> {
+    ensure!(reference.len() == seen.len(), "{} transcripts instead of {}", seen.len(), reference.len());
+    for (r, s) in reference.iter().zip(seen) {
+        let name = r.name;
+        ensure!(r.got == s.got, "{name}: other bytes came back ({} and {})", r.got.len(), s.got.len());
+        ensure!(r.ending == s.ending, "{name}: {:?} and {:?}", r.ending, s.ending);
+        let (a, b) = (&r.record, &s.record);
+        ensure!(a.received == b.received, "{name}: the application received other bytes");
+        let events = |r: &Record| format!("{:?}", (r.port, r.ended, r.shut, r.aborted, r.closed));
+        ensure!(events(a) == events(b), "{name}: (port, ended, shut, aborted, closed) {} and {}", events(a), events(b));
+        ensure!(a == b, "{name}: other records");
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let refused = refusal();
+    if refused.is_none()
+        && let Err(e) = bed::sweep()
+    {
+        eprintln!("namespaces of dead test processes stay: {e:#}");
+    }
+    let pages = Arc::new(Pages::new().expect("temporary files can be written"));
+    let (site, loader) = Loader::start(SiteConfig::new(pages.path())).expect("the pages can be loaded");
+    let reference: Arc<OnceLock<Vec<Seen>>> = Arc::default();
+    let mut trials = Vec::new();
+    for rung in [Rung::EpollLevel, Rung::EpollEdge, Rung::Packet, Rung::Tap, Rung::XdpNative, Rung::XdpGeneric] {
+        let (refused, site, reference) = (refused.clone(), site.clone(), Arc::clone(&reference));
+        trials.push(Trial::ignorable_test(rung.name(), move || {
+            if let Some(reason) = refused.or_else(|| rung.refusal()) {
+                println!("SKIPPED parity of {rung}: {reason}");
+                return Ok(Completion::ignored_with(format!("SKIPPED: {reason}")));
+            }
+            let seen = over_the_kernel(rung, site).map_err(|e| Failed::from(format!("{e:#}")))?;
+            check(&seen).and_then(|()| compare(reference.get_or_init(|| seen.clone()), &seen)).map_err(|e| format!("{e:#}"))?;
+            Ok(Completion::Completed)
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    loader.stop();
+    drop(pages);
+    conclusion.exit_code()
+}
