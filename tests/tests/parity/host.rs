@@ -4,6 +4,7 @@ use crate::apps::{Recorded, listeners, recorded};
 use crate::recording::Record;
 use anyhow::{Context, Result, bail};
 use khamsin::http::Site;
+use khamsin_drivers::af_packet;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::epoll::{self, Trigger};
@@ -11,7 +12,7 @@ use khamsin_stack::limits::Limits;
 use khamsin_stack::shard::{Shard, ShardConfig};
 use khamsin_stack::wire::Addresses;
 use khamsin_stack::{Instant, Queue};
-use khamsin_tests::bed::{Bed, KERNEL_V4, STACK_V4};
+use khamsin_tests::bed::{Bed, KERNEL_V4, SERVER_LINK, STACK_V4};
 use khamsin_tests::deadline::wait_for;
 use khamsin_tests::rung::Rung;
 use std::net::{IpAddr, SocketAddr};
@@ -99,8 +100,16 @@ fn serve(rung: Rung, address: IpAddr, site: Site, shared: &Shared) -> Result<Vec
     match rung {
         Rung::EpollLevel => serve_sockets(Trigger::Level, address, app, shared),
         Rung::EpollEdge => serve_sockets(Trigger::Edge, address, app, shared),
-        Rung::Packet | Rung::Tap | Rung::XdpNative | Rung::XdpGeneric => bail!("no driver for {rung} yet"),
+        Rung::Packet => {
+            let queues = af_packet::open(&af_packet::Config::new(SERVER_LINK, [address]), 1)?;
+            serve_frames(only(queues)?, address, app, shared)
+        }
+        Rung::Tap | Rung::XdpNative | Rung::XdpGeneric => bail!("no driver for {rung} yet"),
     }
+}
+
+fn only<Q>(queues: Vec<Q>) -> Result<Q> {
+    queues.into_iter().next().context("a driver without a queue")
 }
 
 fn serve_sockets(trigger: Trigger, address: IpAddr, mut app: Recorded, shared: &Shared) -> Result<Vec<Record>> {

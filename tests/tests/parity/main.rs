@@ -59,9 +59,9 @@ fn over_the_kernel(rung: Rung, site: Site) -> Result<Vec<Seen>> {
 /// Puts what the clients saw beside what the application saw.
 fn join(outcomes: Vec<(Vec<u8>, Ending)>, records: Vec<Record>) -> Result<Vec<Seen>> {
     ensure!(outcomes.len() == records.len(), "{} connections, {} records", outcomes.len(), records.len());
-    let seen = transcripts().iter().zip(outcomes).zip(records).map(|((transcript, (got, ending)), record)| {
-        let seen = Seen { name: transcript.name, got: without_date(transcript, got), ending, record };
-        Seen { record: Record { sent: without_date(transcript, seen.record.sent.clone()), ..seen.record }, ..seen }
+    let seen = transcripts().into_iter().zip(outcomes).zip(records).map(|((transcript, (got, ending)), record)| {
+        let seen = Seen { name: transcript.name, got: without_date(&transcript, got), ending, record };
+        Seen { record: Record { sent: without_date(&transcript, seen.record.sent.clone()), ..seen.record }, ..seen }
     });
     Ok(seen.collect())
 }
