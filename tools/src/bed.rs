@@ -1,7 +1,7 @@
 //! Two network namespaces and the link between them: where a wire test takes place.
 
 use crate::command::{is_installed, run};
-use crate::netns::Netns;
+use crate::netns::{Netns, delete};
 use anyhow::Result;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -123,9 +123,7 @@ pub fn sweep() -> Result<()> {
             ["khs-", "khc-", "khp-"].iter().find_map(|p| name.strip_prefix(p)).and_then(|r| r.split('-').next());
         let Some(owner) = owner.and_then(|o| o.parse::<u32>().ok()) else { continue };
         if !std::path::Path::new(&format!("/proc/{owner}")).exists() {
-            let mut delete = Command::new("ip");
-            delete.args(["netns", "del", name]);
-            run(delete, Duration::from_secs(10))?;
+            delete(name)?;
         }
     }
     Ok(())

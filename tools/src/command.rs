@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -52,8 +53,41 @@ impl fmt::Display for Ran {
 pub struct Running {
     line: String,
     child: Child,
-    stdout: Option<JoinHandle<Vec<u8>>>,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// What comes out of a pipe, while it comes.
+struct Output {
+    said: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn new(pipe: Option<impl Read + Send + 'static>) -> Output {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&said);
+        let reader = pipe.map(|mut pipe| {
+            thread::spawn(move || {
+                let mut piece = vec![0; 1 << 16];
+                while let Ok(n @ 1..) = pipe.read(&mut piece) {
+                    theirs.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..n]);
+                }
+            })
+        });
+        Output { said, reader }
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn all(&mut self) -> Vec<u8> {
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Running {
@@ -71,8 +105,7 @@ impl Running {
             // A program that ends without reading everything breaks the pipe; its exit code is what counts then.
             thread::spawn(move || drop(pipe.write_all(&input)));
         }
-        let stdout = child.stdout.take().map(read_all);
-        let stderr = child.stderr.take().map(read_all);
+        let (stdout, stderr) = (Output::new(child.stdout.take()), Output::new(child.stderr.take()));
         Ok(Running { line, child, stdout, stderr })
     }
 
@@ -89,6 +122,24 @@ impl Running {
         kill_process(pid_of(&self.child), signal).with_context(|| format!("signal `{}`", self.line))
     }
 
+    /// Waits until `words` stand somewhere in its standard output.
+    ///
+    /// # Errors
+    /// They do not within `limit`, or it ended without them; with what it wrote to its standard error.
+    pub fn await_output(&mut self, words: &str, limit: Duration) -> Result<()> {
+        let shown = format!("`{words}` from `{}`", self.line);
+        let ended = wait_for(&shown, limit, || {
+            if String::from_utf8_lossy(&self.stdout.so_far()).contains(words) {
+                return Ok(Some(false));
+            }
+            Ok(self.child.try_wait()?.is_some().then_some(true))
+        })?;
+        if ended && !String::from_utf8_lossy(&self.stdout.all()).contains(words) {
+            bail!("no {shown}: {}", String::from_utf8_lossy(&self.stderr.all()));
+        }
+        Ok(())
+    }
+
     /// Waits until it ends.
     ///
     /// # Errors
@@ -98,9 +149,8 @@ impl Running {
         if ended.is_err() {
             self.kill();
         }
-        let stdout = self.stdout.take().and_then(|t| t.join().ok()).unwrap_or_default();
-        let stderr = self.stderr.take().and_then(|t| t.join().ok()).unwrap_or_default();
-        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        let stdout = self.stdout.all();
+        let stderr = String::from_utf8_lossy(&self.stderr.all()).into_owned();
         let line = self.line.clone();
         match ended {
             Ok(status) => Ok(Ran { line, status, stdout, stderr }),
@@ -128,14 +178,6 @@ impl Drop for Running {
 /// The id of a child, as rustix wants it.
 pub fn pid_of(child: &Child) -> Pid {
     Pid::from_child(child)
-}
-
-fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut all = Vec::new();
-        let _ = pipe.read_to_end(&mut all);
-        all
-    })
 }
 
 /// Runs `command` to its end, without input.

@@ -106,13 +106,21 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        if let Ok(ran) = ip(&["netns", "pids", &self.name]) {
-            for pid in ran.text().lines().filter_map(|l| l.trim().parse().ok()).filter_map(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
-        let _ = ip(&["netns", "del", &self.name]);
+        let _ = delete(&self.name);
     }
+}
+
+/// Ends what still runs in the namespace `name`, and deletes it.
+///
+/// # Errors
+/// What `ip` says.
+pub(crate) fn delete(name: &str) -> Result<()> {
+    for pid in ip(&["netns", "pids", name])?.text().lines().filter_map(|l| l.trim().parse().ok()) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    ip(&["netns", "del", name]).map(drop)
 }
 
 fn ip(arguments: &[&str]) -> Result<Ran> {

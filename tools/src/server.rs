@@ -93,7 +93,9 @@ impl Server {
     /// # Errors
     /// It ends, or says something else, or nothing in time; with what it logged.
     pub fn start(netns: &Netns, options: &[String]) -> Result<Server> {
-        let mut command = netns.command(&binary()?.to_string_lossy());
+        // The server ends with the thread that started it, so that not even a killed test leaves one behind.
+        let mut command = netns.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
         command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start khamsin")?;
         let log = Arc::new(Mutex::new(String::new()));

@@ -4,15 +4,15 @@ use crate::apps::{Recorded, listeners, recorded};
 use crate::recording::Record;
 use anyhow::{Context, Result, bail};
 use khamsin::http::Site;
-use khamsin_drivers::af_packet;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::epoll::{self, Trigger};
+use khamsin_drivers::{af_packet, af_xdp, tap};
 use khamsin_stack::limits::Limits;
 use khamsin_stack::shard::{Shard, ShardConfig};
 use khamsin_stack::wire::Addresses;
 use khamsin_stack::{Instant, Queue};
-use khamsin_tests::bed::{Bed, KERNEL_V4, SERVER_LINK, STACK_V4};
+use khamsin_tests::bed::{Bed, CLIENT_V4, KERNEL_V4, SERVER_LINK, STACK_V4};
 use khamsin_tests::deadline::wait_for;
 use khamsin_tests::rung::Rung;
 use std::net::{IpAddr, SocketAddr};
@@ -104,12 +104,26 @@ fn serve(rung: Rung, address: IpAddr, site: Site, shared: &Shared) -> Result<Vec
             let queues = af_packet::open(&af_packet::Config::new(SERVER_LINK, [address]), 1)?;
             serve_frames(only(queues)?, address, app, shared)
         }
-        Rung::Tap | Rung::XdpNative | Rung::XdpGeneric => bail!("no driver for {rung} yet"),
+        Rung::Tap => {
+            let config = tap::Config { host: vec![(CLIENT_V4.parse()?, 24)], ..tap::Config::default() };
+            serve_frames(only(tap::open(&config)?)?, address, app, shared)
+        }
+        Rung::XdpNative => serve_xdp(af_xdp::Mode::Native, address, app, shared),
+        Rung::XdpGeneric => serve_xdp(af_xdp::Mode::Generic, address, app, shared),
     }
 }
 
 fn only<Q>(queues: Vec<Q>) -> Result<Q> {
     queues.into_iter().next().context("a driver without a queue")
+}
+
+fn serve_xdp(mode: af_xdp::Mode, address: IpAddr, app: Recorded, shared: &Shared) -> Result<Vec<Record>> {
+    let steering = af_xdp::Steering::Own { addresses: vec![address] };
+    let config = af_xdp::Config { interface: SERVER_LINK.to_owned(), mode, steering, ..af_xdp::Config::default() };
+    let (queues, attachment) = af_xdp::open(&config)?;
+    let records = serve_frames(only(queues)?, address, app, shared);
+    drop(attachment);
+    records
 }
 
 fn serve_sockets(trigger: Trigger, address: IpAddr, mut app: Recorded, shared: &Shared) -> Result<Vec<Record>> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use host::Hosted;
 use kernel::KernelClient;
 use khamsin::http::{Loader, Site, SiteConfig};
-use khamsin_tests::bed::{self, CLIENT_V4, refusal};
+use khamsin_tests::bed::{self, refusal};
 use khamsin_tests::pages::Pages;
 use khamsin_tests::rung::Rung;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -34,11 +34,6 @@ struct Seen {
 fn over_the_kernel(rung: Rung, site: Site) -> Result<Vec<Seen>> {
     let bed = rung.bed()?;
     let hosted = Hosted::start(rung, &bed, site)?;
-    if rung == Rung::Tap {
-        let host_side = format!("{CLIENT_V4}/24");
-        bed.server.ip(&["address", "add", &host_side, "dev", "khamsin0"])?;
-        bed.server.ip(&["link", "set", "khamsin0", "up"])?;
-    }
     let address = hosted.address;
     let talk = move || -> Result<(Hosted, Vec<_>)> {
         let mut outcomes = Vec::new();
@@ -85,7 +80,12 @@ fn check(seen: &[Seen]) -> Result<()> {
     for (transcript, seen) in transcripts().iter().zip(seen) {
         let name = transcript.name;
         if let Some(expect) = &transcript.expect {
-            ensure!(seen.got == *expect, "{name}: {} bytes came back instead of {}, or others", seen.got.len(), expect.len());
+            ensure!(
+                seen.got == *expect,
+                "{name}: {} bytes came back instead of {}, or others",
+                seen.got.len(),
+                expect.len()
+            );
         } else {
             ensure!(seen.got.starts_with(b"HTTP/1.1 "), "{name}: {}", String::from_utf8_lossy(&seen.got));
         }
@@ -130,7 +130,9 @@ fn main() -> ExitCode {
                 return Ok(Completion::ignored_with(format!("SKIPPED: {reason}")));
             }
             let seen = over_the_kernel(rung, site).map_err(|e| Failed::from(format!("{e:#}")))?;
-            check(&seen).and_then(|()| compare(reference.get_or_init(|| seen.clone()), &seen)).map_err(|e| format!("{e:#}"))?;
+            check(&seen)
+                .and_then(|()| compare(reference.get_or_init(|| seen.clone()), &seen))
+                .map_err(|e| format!("{e:#}"))?;
             Ok(Completion::Completed)
         }));
     }

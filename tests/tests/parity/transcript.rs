@@ -202,10 +202,10 @@ pub(crate) fn transcripts() -> Vec<Transcript> {
         .collect();
     vec![
         http("pipelining", vec![Step::Send(pipeline), Step::AwaitEnd]),
-        http("http_a_byte_at_a_time", vec![
-            Step::SendBytewise(request("/page", "Connection: close\r\nRange: bytes=10-99\r\n")),
-            Step::AwaitEnd,
-        ]),
+        http(
+            "http_a_byte_at_a_time",
+            vec![Step::SendBytewise(request("/page", "Connection: close\r\nRange: bytes=10-99\r\n")), Step::AwaitEnd],
+        ),
         http("http_half_close", vec![Step::Send(request("/page", "")), Step::EndSending, Step::AwaitEnd]),
         http("http_nonsense", vec![Step::Send(b"NONSENSE\r\n\r\n".to_vec()), Step::AwaitEnd]),
         echo(

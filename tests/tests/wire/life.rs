@@ -44,9 +44,8 @@ fn restart(scene: &mut Scene) -> Result<()> {
 
 /// With keep-alive connections open but idle, SIGTERM ends the server at once; the next start finds everything free.
 fn stop_when_idle(scene: &mut Scene) -> Result<()> {
-    let idle = scene.start_client("python3", &["-c", IDLE, scene.rung.v4()], None)?;
-    curl(scene, &["-o", "/dev/null", &scene.url("/small")])?;
-    thread::sleep(Duration::from_millis(300));
+    let mut idle = scene.start_client("python3", &["-c", IDLE, scene.rung.v4()], None)?;
+    idle.await_output("idle", CLIENT_LIMIT)?;
     scene.server.signal(Signal::TERM)?;
     let status = scene.server.wait(Duration::from_secs(5)).context("idle connections hold the drain up")?;
     ensure!(status.code() == Some(0), "exit code {:?}", status.code());
@@ -61,18 +60,19 @@ const IDLE: &str = r#"
 import socket, sys
 s = socket.create_connection((sys.argv[1], 80), timeout=20)
 s.sendall(b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n")
-got = b""
+got = s.recv(65536)
+assert b" 200 " in got, got
+print("idle", flush=True)
 while part := s.recv(65536):
     got += part
-assert b" 200 " in got, got
 "#;
 
 /// SIGTERM during a transfer: it is finished, new connections are refused, the exit code is 0.
 fn drain(scene: &mut Scene) -> Result<()> {
     let script = crate::script_path("http.py");
-    let transfer = scene.start_client("python3", &["-B", &script, "drain", scene.rung.v4(), "80"], None)?;
-    // The client needs a good second for the first half: the signal comes in the middle.
-    thread::sleep(Duration::from_millis(700));
+    let mut transfer = scene.start_client("python3", &["-B", &script, "drain", scene.rung.v4(), "80"], None)?;
+    // The client takes a good second over the first half: the signal comes in the middle.
+    transfer.await_output("begun", CLIENT_LIMIT)?;
     scene.server.signal(Signal::TERM)?;
     thread::sleep(Duration::from_millis(200));
     ensure!(scene.server.is_running()?, "the server did not wait for the transfer: {}", scene.server.log());
