@@ -5,6 +5,7 @@ use super::conditional::{Part, choose};
 use super::date::Calendar;
 use super::exchange::{Exchange, Task};
 use super::parse::{Framing, Head, HeaderRoom, Method, Refusal, Verdict, judge};
+use super::repeat::{Answer, Repeats};
 use super::reply::{Conn, Preambles};
 use super::request::Request;
 use super::response::Response;
@@ -19,18 +20,13 @@ use memchr::memchr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Longest head that is remembered as a whole, in bytes.
-const REPEAT_MAX: usize = 1024;
-
 /// The HTTP application of one shard.
 ///
-/// Clients, proxies and probes ask the same thing again, in the same bytes. The last head that was answered with a file
-/// is remembered with the answer; both depend on nothing but these bytes and the snapshot, so a head that starts with
-/// the very same bytes, the empty line included, needs no parsing. The memory is emptied when the snapshot changes or the drain begins.
+/// Heads that were answered with files are remembered ([`Repeats`]).
 #[derive(Debug)]
 pub struct Http {
     pub(super) core: Core,
-    repeat: Repeat,
+    repeats: Repeats,
     pub(super) stats: HttpStats,
     /// Where answers are written that are not prebuilt.
     pub(super) scratch: Vec<u8>,
@@ -51,15 +47,6 @@ pub(super) struct Core {
     calendar: Calendar,
     pub(super) preambles: Preambles,
     pub(super) draining: bool,
-}
-
-/// The last head that was answered with a file. Empty: none.
-#[derive(Debug)]
-struct Repeat {
-    head: Vec<u8>,
-    index: u32,
-    part: Part,
-    conn: Conn,
 }
 
 /// What a request is answered with.
@@ -95,7 +82,7 @@ enum Taken {
     Nothing,
     /// Line ends between requests.
     Blank,
-    Again,
+    Again(Answer),
     Partial(Vec<u8>),
     Plan(Plan),
 }
@@ -114,8 +101,14 @@ impl Http {
             preambles: Preambles::default(),
             draining: false,
         };
-        let repeat = Repeat { head: Vec::with_capacity(REPEAT_MAX), index: 0, part: Part::Whole, conn: Conn::Close };
-        Http { core, repeat, stats: HttpStats::default(), scratch: Vec::new(), buffered: 0, contents: Vec::new() }
+        Http {
+            core,
+            repeats: Repeats::new(),
+            stats: HttpStats::default(),
+            scratch: Vec::new(),
+            buffered: 0,
+            contents: Vec::new(),
+        }
     }
 
     /// Running totals.
@@ -139,7 +132,7 @@ impl Http {
         // The generation first: a snapshot that is newer than it is taken up twice, never missed.
         self.core.generation = self.core.site.generation();
         self.core.snapshot = self.core.site.snapshot();
-        self.repeat.head.clear();
+        self.repeats.clear();
         self.contents.clear();
         self.contents.resize_with(self.core.snapshot.files().len(), || None);
     }
@@ -148,31 +141,30 @@ impl Http {
     #[inline]
     fn idle(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) -> bool {
         let mut taken = Taken::Nothing;
-        let (core, repeat) = (&self.core, &mut self.repeat);
+        let (core, repeats) = (&self.core, &mut self.repeats);
         stream.recv(|bytes| {
-            if !repeat.head.is_empty() && bytes.starts_with(&repeat.head) {
-                taken = Taken::Again;
-                return repeat.head.len();
+            if let Some((len, answer)) = repeats.find(bytes) {
+                taken = Taken::Again(answer);
+                return len;
             }
-            take(core, repeat, bytes, &mut taken)
+            take(core, repeats, bytes, &mut taken)
         });
         match taken {
-            Taken::Again => {
+            Taken::Again(Answer { index, part, conn }) => {
                 self.stats.repeated += 1;
-                let Repeat { index, part, conn, .. } = self.repeat;
-                if part != Part::Whole || !self.send_inline(stream, index, conn) {
+                if part != Part::Whole || !self.send_whole(now, session, stream, index, conn) {
                     self.begin(now, session, stream, Plan::file(index, part, conn));
-                    return true;
-                }
-                self.stats.requests += 1;
-                session.since = now;
-                if conn == Conn::Close {
-                    finish(now, session, stream);
                 }
                 true
             }
             Taken::Plan(plan) => {
-                self.begin(now, session, stream, plan);
+                let whole = match plan {
+                    Plan { reply: Reply::File { index, part: Part::Whole }, framing: Framing::None, .. } => Some(index),
+                    _ => None,
+                };
+                if whole.is_none_or(|index| !self.send_whole(now, session, stream, index, plan.conn)) {
+                    self.begin(now, session, stream, plan);
+                }
                 true
             }
             Taken::Partial(head) => {
@@ -259,35 +251,46 @@ impl Http {
             }
             return;
         }
+        self.hold(session, stream, exchange);
+    }
+
+    /// Answers with a short file, without an exchange unless room runs out. False: the file is not short.
+    #[inline]
+    fn send_whole(
+        &mut self,
+        now: Instant,
+        session: &mut HttpSession,
+        stream: &mut impl Stream,
+        index: u32,
+        conn: Conn,
+    ) -> bool {
+        let Some(file) = self.core.snapshot.files().get(index as usize).filter(|file| file.is_inline()) else {
+            return false;
+        };
+        self.stats.requests += 1;
+        session.since = now;
+        let (start, block) = (self.core.preambles.ok(conn), file.block());
+        let sent = send_pair(stream, start, block);
+        if sent < start.len() + block.len() {
+            let mut exchange = Exchange::new(Body::Done, conn);
+            exchange.out.put(stream, start.get(sent..).unwrap_or(&[]));
+            exchange.out.put(stream, &block[sent.saturating_sub(start.len())..]);
+            self.hold(session, stream, exchange);
+        } else if conn == Conn::Close {
+            finish(now, session, stream);
+        }
+        true
+    }
+
+    /// Keeps an exchange that could not be ended at once.
+    fn hold(&mut self, session: &mut HttpSession, stream: &impl Stream, exchange: Exchange) {
         self.buffered += exchange.held();
         session.level = stream.unacknowledged();
         session.state = State::Exchange(Box::new(exchange));
     }
 
-    /// Sends a short file in one piece. False: it is not short, or there is no room for it in one piece.
-    #[inline]
-    fn send_inline(&mut self, stream: &mut impl Stream, index: u32, conn: Conn) -> bool {
-        let Some(file) = self.core.snapshot.files().get(index as usize).filter(|file| file.is_inline()) else {
-            return false;
-        };
-        let (start, block) = (self.core.preambles.ok(conn), file.block());
-        let len = start.len() + block.len();
-        stream.send_capacity() >= len
-            && stream.send(|room| {
-                let Some((first, second)) = room.get_mut(..len).map(|room| room.split_at_mut(start.len())) else {
-                    return 0;
-                };
-                first.copy_from_slice(start);
-                second.copy_from_slice(block);
-                len
-            }) == len
-    }
-
     fn send_file(&mut self, stream: &mut impl Stream, exchange: &mut Exchange, index: u32, part: Part) {
         let conn = exchange.conn;
-        if part == Part::Whole && exchange.out.is_empty() && self.send_inline(stream, index, conn) {
-            return;
-        }
         let (core, scratch) = (&self.core, &mut self.scratch);
         let Some(file) = core.snapshot.files().get(index as usize) else { return };
         let mut range = None;
@@ -331,8 +334,29 @@ impl Http {
     }
 }
 
+/// Sends `first` and `second` as one, as far as there is room, and says how far that was.
+#[inline]
+fn send_pair(stream: &mut impl Stream, first: &[u8], second: &[u8]) -> usize {
+    let len = first.len() + second.len();
+    stream.send(|room| match room.get_mut(..len) {
+        Some(room) => {
+            let (one, two) = room.split_at_mut(first.len());
+            one.copy_from_slice(first);
+            two.copy_from_slice(second);
+            len
+        }
+        None => {
+            let n = room.len().min(first.len());
+            room[..n].copy_from_slice(&first[..n]);
+            let m = (room.len() - n).min(second.len());
+            room[n..n + m].copy_from_slice(&second[..m]);
+            n + m
+        }
+    })
+}
+
 /// Takes a request that is not a repetition.
-fn take(core: &Core, repeat: &mut Repeat, bytes: &[u8], taken: &mut Taken) -> usize {
+fn take(core: &Core, repeats: &mut Repeats, bytes: &[u8], taken: &mut Taken) -> usize {
     let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     if blank > 0 || bytes.is_empty() {
         *taken = if bytes.is_empty() { Taken::Nothing } else { Taken::Blank };
@@ -350,10 +374,8 @@ fn take(core: &Core, repeat: &mut Repeat, bytes: &[u8], taken: &mut Taken) -> us
         }
         Verdict::Complete { len, head, headers } => {
             let plan = core.plan(&head, headers, &bytes[..len]);
-            if let (Reply::File { index, part }, Framing::None, 0..=REPEAT_MAX) = (&plan.reply, plan.framing, len) {
-                repeat.head.clear();
-                repeat.head.extend_from_slice(&bytes[..len]);
-                (repeat.index, repeat.part, repeat.conn) = (*index, *part, plan.conn);
+            if let (&Reply::File { index, part }, Framing::None) = (&plan.reply, plan.framing) {
+                repeats.remember(&bytes[..len], Answer { index, part, conn: plan.conn });
             }
             *taken = Taken::Plan(plan);
             len
@@ -551,6 +573,6 @@ impl App for Http {
 
     fn draining(&mut self) {
         self.core.draining = true;
-        self.repeat.head.clear();
+        self.repeats.clear();
     }
 }

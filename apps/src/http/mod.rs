@@ -15,6 +15,7 @@ mod exchange;
 mod loader;
 mod page;
 mod parse;
+mod repeat;
 mod reply;
 mod request;
 mod response;
@@ -95,7 +96,7 @@ impl Default for HttpConfig {
 pub struct HttpStats {
     /// Requests whose head was complete and sound.
     pub requests: u64,
-    /// Requests answered from the memory of the one before (see [`Http`]).
+    /// Requests whose head was remembered and not parsed again.
     pub repeated: u64,
     /// Requests refused because of their syntax or framing, or given up (the connection ends).
     pub refused: u64,

@@ -3,8 +3,10 @@
 use super::builtin;
 use super::request::Request;
 use super::response::Response;
+use super::site::PathHasher;
 use core::fmt;
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 /// A callback. It runs on the packet loop: it must not block.
@@ -24,7 +26,7 @@ pub(crate) enum Handler {
 /// Which handler answers which path. Each shard has a clone.
 #[derive(Clone, Default)]
 pub struct Router {
-    exact: HashMap<Box<[u8]>, Handler>,
+    exact: HashMap<Box<[u8]>, Handler, BuildHasherDefault<PathHasher>>,
     /// Longest first.
     prefixes: Vec<(Box<[u8]>, Handler)>,
     generic: Option<Handler>,
