@@ -1,19 +1,17 @@
 //! The application of one shard: takes heads from the stream, decides, and answers at once where it can.
 
 use super::body::Body;
-use super::conditional::{Part, choose};
-use super::date::Calendar;
+use super::conditional::Part;
 use super::exchange::{Exchange, Task};
-use super::parse::{Framing, Head, HeaderRoom, Method, Refusal, Verdict, judge};
+use super::parse::{Framing, HeaderRoom, Refusal, Verdict, judge};
+use super::plan::{Core, Plan, Reply};
 use super::repeat::{Answer, Repeats};
-use super::reply::{Conn, Preambles};
-use super::request::Request;
+use super::reply::Conn;
 use super::response::Response;
-use super::router::{Handler, Router};
+use super::router::Router;
 use super::session::{HttpSession, State};
-use super::site::{Place, Site, Snapshot};
-use super::target::Target;
-use super::{DISCARD_MAX, HEAD_MAX, HttpConfig, HttpStats, LINE_MAX, REQUESTS_PER_READY};
+use super::site::Site;
+use super::{HEAD_MAX, HttpConfig, HttpStats, LINE_MAX, REQUESTS_PER_READY};
 use core::mem::MaybeUninit;
 use khamsin_stack::{App, CloseReason, Content, Instant, Listener, Stream};
 use memchr::memchr;
@@ -22,7 +20,7 @@ use std::sync::Arc;
 
 /// The HTTP application of one shard.
 ///
-/// Heads that were answered with files are remembered ([`Repeats`]).
+/// Heads that were answered with files are remembered, with the answer, until the files change.
 #[derive(Debug)]
 pub struct Http {
     pub(super) core: Core,
@@ -34,47 +32,6 @@ pub struct Http {
     pub(super) buffered: usize,
     /// Each file of the snapshot as this shard sends it, once it did.
     contents: Vec<Option<Content>>,
-}
-
-/// What a decision depends on.
-#[derive(Debug)]
-pub(super) struct Core {
-    pub(super) config: HttpConfig,
-    site: Site,
-    generation: u64,
-    snapshot: Arc<Snapshot>,
-    router: Router,
-    calendar: Calendar,
-    pub(super) preambles: Preambles,
-    pub(super) draining: bool,
-}
-
-/// What a request is answered with.
-pub(super) struct Plan {
-    pub(super) reply: Reply,
-    conn: Conn,
-    /// What is to be read of the body.
-    framing: Framing,
-    /// Send 100 first.
-    interim: bool,
-    /// Leave the body of a [`Reply::Respond`] out.
-    bodiless: bool,
-    /// The answer to a head that was complete and sound.
-    sound: bool,
-}
-
-pub(super) enum Reply {
-    File {
-        index: u32,
-        part: Part,
-    },
-    Respond(Response),
-    /// A callback that needs the body first; the head is kept until then.
-    Collect {
-        head: Vec<u8>,
-    },
-    Echo,
-    Events,
 }
 
 /// What was found at the front of the stream.
@@ -90,17 +47,7 @@ enum Taken {
 impl Http {
     /// An application that serves `site` and `router`.
     pub fn new(config: HttpConfig, site: Site, router: Router) -> Self {
-        let calendar = Calendar::new(config.unix_at_zero_us);
-        let core = Core {
-            config,
-            site,
-            generation: 0,
-            snapshot: Arc::default(),
-            router,
-            calendar,
-            preambles: Preambles::default(),
-            draining: false,
-        };
+        let core = Core::new(config, site, router);
         Http {
             core,
             repeats: Repeats::new(),
@@ -119,19 +66,14 @@ impl Http {
     /// Takes up a new second and a new snapshot.
     #[inline]
     fn refresh(&mut self, now: Instant) {
-        if self.core.calendar.tick(now) {
-            self.core.preambles.set_date(self.core.calendar.unix_seconds());
-        }
-        if self.core.site.generation() != self.core.generation {
+        if self.core.tick(now) {
             self.take_up_snapshot();
         }
     }
 
     #[cold]
     fn take_up_snapshot(&mut self) {
-        // The generation first: a snapshot that is newer than it is taken up twice, never missed.
-        self.core.generation = self.core.site.generation();
-        self.core.snapshot = self.core.site.snapshot();
+        self.core.take_up_snapshot();
         self.repeats.clear();
         self.contents.clear();
         self.contents.resize_with(self.core.snapshot.files().len(), || None);
@@ -389,146 +331,6 @@ pub(super) fn finish(now: Instant, session: &mut HttpSession, stream: &mut impl 
     session.state = State::Lingering;
     (session.since, session.level) = (now, stream.unacknowledged());
     stream.shutdown();
-}
-
-impl Plan {
-    fn file(index: u32, part: Part, conn: Conn) -> Self {
-        let reply = Reply::File { index, part };
-        Plan { reply, conn, framing: Framing::None, interim: false, bodiless: false, sound: true }
-    }
-
-    pub(super) fn refuse(refusal: Refusal) -> Self {
-        let reply = Reply::Respond(Response::error(refusal.status, refusal.why));
-        Plan { reply, conn: Conn::Close, framing: Framing::None, interim: false, bodiless: false, sound: false }
-    }
-}
-
-impl Core {
-    pub(super) fn unix_seconds(&self) -> u64 {
-        self.calendar.unix_seconds()
-    }
-
-    /// Decides what a request is answered with. `raw` is its head.
-    fn plan(&self, head: &Head<'_>, headers: &[httparse::Header<'_>], raw: &[u8]) -> Plan {
-        let conn = match (head.keep_alive && !self.draining, head.old) {
-            (false, _) => Conn::Close,
-            (true, true) => Conn::StayOld,
-            (true, false) => Conn::Stay,
-        };
-        let bodiless = head.method == Some(Method::Head);
-        let reply = self.dispatch(head, headers, raw);
-        let mut plan = Plan { reply, conn, framing: head.framing, interim: false, bodiless, sound: true };
-        let has_body = !Body::new(head.framing).is_done();
-        match plan.reply {
-            Reply::Collect { .. } | Reply::Echo => plan.interim = has_body && head.expects_continue,
-            // A client that waits for leave to send its body, and gets this answer instead, may send it or not; and
-            // a long body is not worth reading.
-            _ if has_body => {
-                let waits = head.expects_continue || head.expects_unknown;
-                if waits || matches!(head.framing, Framing::Length(DISCARD_MAX..)) {
-                    (plan.conn, plan.framing) = (Conn::Close, Framing::None);
-                }
-            }
-            Reply::Events if head.old => plan.conn = Conn::Close,
-            _ => {}
-        }
-        plan
-    }
-
-    fn dispatch(&self, head: &Head<'_>, headers: &[httparse::Header<'_>], raw: &[u8]) -> Reply {
-        let method = match head.method {
-            Some(Method::Connect) | None => {
-                return Reply::Respond(Response::error(501, "This server does not know that method."));
-            }
-            Some(method) => method,
-        };
-        if head.expects_unknown {
-            return Reply::Respond(Response::error(417, "The only expectation known here is 100-continue."));
-        }
-        let location = match Target::parse(head.target) {
-            Ok(Target::Path(location)) => location,
-            Ok(Target::Asterisk) if method == Method::Options => {
-                return Reply::Respond(Response::new(200).header("Allow", "GET, HEAD, POST, OPTIONS"));
-            }
-            Ok(Target::Asterisk) => return Reply::Respond(Response::error(400, "Only OPTIONS may ask for `*`.")),
-            Err(why) => return Reply::Respond(Response::error(400, why)),
-        };
-        let request =
-            Request { method, location: &location, headers, body: &[], unix_seconds: self.calendar.unix_seconds() };
-        if let Some(handler) = self.router.find(&location.path) {
-            return self.handle(handler, head, &request, raw);
-        }
-        match self.snapshot.place(&location.path) {
-            Some(place) => match (method, place) {
-                (Method::Get | Method::Head, Place::File(index)) => match self.snapshot.files().get(index as usize) {
-                    Some(file) => Reply::File { index, part: choose(head, file) },
-                    None => Reply::Respond(not_found()),
-                },
-                (Method::Get | Method::Head, Place::Directory) => {
-                    let query = location.query.map_or(String::new(), |query| format!("?{query}"));
-                    let there = format!("{}/{query}", location.raw_path);
-                    Reply::Respond(Response::error(301, "It is one level further down.").header("Location", &there))
-                }
-                (Method::Options, _) => Reply::Respond(Response::new(204).header("Allow", "GET, HEAD, OPTIONS")),
-                _ => Reply::Respond(Response::method_not_allowed("GET, HEAD, OPTIONS")),
-            },
-            None => match self.router.fallback() {
-                Some(handler) => self.handle(handler, head, &request, raw),
-                None => Reply::Respond(not_found()),
-            },
-        }
-    }
-
-    fn handle(&self, handler: &Handler, head: &Head<'_>, request: &Request<'_>, raw: &[u8]) -> Reply {
-        match (handler, request.method, head.framing) {
-            (Handler::Callback(callback), _, Framing::None | Framing::Length(0)) => Reply::Respond(callback(request)),
-            (Handler::Callback(_), _, Framing::Length(length)) if length > self.config.body_max as u64 => {
-                Reply::Respond(too_large())
-            }
-            (Handler::Callback(_), ..) => Reply::Collect { head: raw.to_vec() },
-            (Handler::Echo, Method::Post, Framing::None) => {
-                Reply::Respond(Response::error(411, "Say how long the body is: Content-Length, or chunked."))
-            }
-            (Handler::Echo, Method::Post, _) => Reply::Echo,
-            (Handler::Echo, Method::Options, _) => Reply::Respond(Response::new(204).header("Allow", "POST, OPTIONS")),
-            (Handler::Echo, ..) => Reply::Respond(Response::method_not_allowed("POST, OPTIONS")),
-            (Handler::Events, Method::Get, _) if self.draining => {
-                Reply::Respond(Response::error(503, "The server is shutting down."))
-            }
-            (Handler::Events, Method::Get, _) => Reply::Events,
-            (Handler::Events, Method::Head, _) => {
-                Reply::Respond(Response::new(200).header("Content-Type", "text/event-stream"))
-            }
-            (Handler::Events, Method::Options, _) => {
-                Reply::Respond(Response::new(204).header("Allow", "GET, HEAD, OPTIONS"))
-            }
-            (Handler::Events, ..) => Reply::Respond(Response::method_not_allowed("GET, HEAD, OPTIONS")),
-        }
-    }
-
-    /// Calls the callback of a request whose body was collected.
-    pub(super) fn call_back(&self, raw: &[u8], body: &[u8]) -> (Response, bool) {
-        let mut room: HeaderRoom<'_> = [const { MaybeUninit::uninit() }; _];
-        if let Verdict::Complete { head, headers, .. } = judge(raw, &mut room)
-            && let (Some(method), Ok(Target::Path(location))) = (head.method, Target::parse(head.target))
-            && let Some(Handler::Callback(callback)) = self.router.find(&location.path).or(self.router.fallback())
-        {
-            let unix_seconds = self.calendar.unix_seconds();
-            return (
-                callback(&Request { method, location: &location, headers, body, unix_seconds }),
-                method == Method::Head,
-            );
-        }
-        (Response::error(500, "The request was understood before its body came, but not after."), false)
-    }
-}
-
-fn not_found() -> Response {
-    Response::error(404, "There is nothing here under that name.")
-}
-
-pub(super) fn too_large() -> Response {
-    Response::error(413, "The body is larger than what is read here.")
 }
 
 impl App for Http {

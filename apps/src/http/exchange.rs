@@ -1,8 +1,9 @@
 //! Requests that cannot be answered at once: bodies that come, answers that wait for room, events, and deadlines.
 
-use super::app::{Http, Plan, finish, too_large};
+use super::app::{Http, finish};
 use super::body::{Body, Piece};
 use super::parse::{Framing, Refusal};
+use super::plan::{Plan, too_large};
 use super::reply::{Conn, Length, push};
 use super::response::Response;
 use super::session::{HttpSession, State};

@@ -15,6 +15,7 @@ mod exchange;
 mod loader;
 mod page;
 mod parse;
+mod plan;
 mod repeat;
 mod reply;
 mod request;
