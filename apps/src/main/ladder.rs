@@ -113,16 +113,24 @@ pub(crate) fn climb<P: Prober>(request: &Request, prober: &mut P) -> (Ladder, Op
     (ladder, None)
 }
 
-impl fmt::Display for Ladder {
-    /// The rungs that were tried, or all of them when none was, in one sentence.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tried = self.refused.iter().any(|r| r.tried);
-        let mut separator = "";
-        for r in self.refused.iter().filter(|r| r.tried || !tried) {
-            write!(f, "{separator}{}: {}", r.rung, r.reason)?;
-            separator = "; ";
+impl Ladder {
+    /// The rungs that were tried, those with the same reason together: names and reason.
+    pub(crate) fn tried(&self) -> Vec<(String, &str)> {
+        let mut told: Vec<(String, &str)> = Vec::new();
+        for r in self.refused.iter().filter(|r| r.tried) {
+            match told.last_mut() {
+                Some((names, reason)) if *reason == r.reason => *names = format!("{names}, {}", r.rung),
+                _ => told.push((r.rung.to_string(), &r.reason)),
+            }
         }
-        Ok(())
+        told
+    }
+}
+
+impl fmt::Display for Ladder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told: Vec<_> = self.tried().iter().map(|(names, reason)| format!("{names}: {reason}")).collect();
+        f.write_str(&told.join("; "))
     }
 }
 
@@ -169,6 +177,18 @@ mod tests {
         assert_eq!((attempts, taken), (vec![Rung::Tap, Rung::Epoll], Some(Rung::Epoll)));
         assert_eq!(ladder.refused.len(), 5, "every higher rung has its reason");
         assert_eq!(ladder.to_string(), "tap: tap is broken");
+    }
+
+    #[test]
+    fn a_reason_that_several_rungs_share_is_told_once() {
+        let refusal = |rung, reason: &str| Refusal { rung, reason: reason.into(), tried: true };
+        let refused = vec![
+            refusal(Rung::AfXdpZeroCopy, "no right"),
+            refusal(Rung::AfXdpNative, "no right"),
+            refusal(Rung::AfPacket, "no ring"),
+        ];
+        let ladder = Ladder { refused };
+        assert_eq!(ladder.to_string(), "af-xdp-zero-copy, af-xdp-native: no right; af-packet: no ring");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::signals::{self, Wish};
 use crate::worker::Phase;
 use anyhow::{Context, Result, bail};
 use khamsin_drivers::clock::Clock;
+use khamsin_drivers::link::LinkEvent;
 use khamsin_stack::Instant;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -57,10 +58,24 @@ pub(crate) fn failure(event: Event) -> Result<()> {
     match event {
         Event::Ended(Err(reason)) => bail!("{reason}"),
         Event::Ended(Ok(())) => bail!("a worker ended although nobody told it to; please report this"),
-        Event::InterfaceGone(name) => {
+        Event::Interface(name, LinkEvent::Removed) => {
             bail!("wanted to serve on {name}, but the interface is gone; start khamsin again when it is back")
         }
+        Event::Interface(name, event) => {
+            tell(&name, event);
+            Ok(())
+        }
         Event::Wish(_) => Ok(()),
+    }
+}
+
+fn tell(name: &str, event: LinkEvent) {
+    match event {
+        LinkEvent::Down => tracing::warn!("{name} is down: nothing arrives until it is up again"),
+        LinkEvent::Up => tracing::info!("{name} is up again"),
+        LinkEvent::MtuChanged(mtu) => tracing::warn!("{name} now has MTU {mtu}; restart khamsin to use it"),
+        LinkEvent::MacChanged(_) => tracing::warn!("{name} has another MAC address; restart khamsin to answer at it"),
+        LinkEvent::Removed => {}
     }
 }
 

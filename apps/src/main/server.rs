@@ -12,6 +12,7 @@ use crate::worker::{Control, Engine, Phase, run};
 use anyhow::{Result, anyhow, bail};
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::doorbell::Doorbell;
+use khamsin_drivers::link::LinkEvent;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,8 +26,8 @@ pub(crate) enum Event {
     Wish(Wish),
     /// A worker ended: its connections are closed, or it cannot go on.
     Ended(Result<(), String>),
-    /// The interface that the server stands on is gone.
-    InterfaceGone(String),
+    /// Something happened to the interface of this name, on which the server stands.
+    Interface(String, LinkEvent),
 }
 
 /// The workers of one rung, and what keeps its devices.

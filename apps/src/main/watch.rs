@@ -6,7 +6,7 @@ use khamsin_drivers::link::{LinkEvent, Watch};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::mpsc::Sender;
 
-/// Tells `events` when `interface` is removed, from a thread of its own; logs what else happens to it.
+/// Tells `events` what happens to `interface`, from a thread of its own.
 ///
 /// # Errors
 /// There is no such interface, netlink is not to be had, or no thread.
@@ -21,19 +21,9 @@ pub(crate) fn start(interface: &str, events: Sender<Event>) -> Result<()> {
 fn follow(mut watch: Watch, name: &str, events: &Sender<Event>) {
     loop {
         while let Some(event) = watch.poll() {
-            match event {
-                LinkEvent::Removed => {
-                    let _ = events.send(Event::InterfaceGone(name.to_owned()));
-                    return;
-                }
-                LinkEvent::Down => tracing::warn!("{name} is down: nothing arrives until it is up again"),
-                LinkEvent::Up => tracing::info!("{name} is up again"),
-                LinkEvent::MtuChanged(mtu) => {
-                    tracing::warn!("{name} now has MTU {mtu}; restart khamsin to use it");
-                }
-                LinkEvent::MacChanged(_) => {
-                    tracing::warn!("{name} now has another MAC address; restart khamsin to answer at it");
-                }
+            let gone = event == LinkEvent::Removed;
+            if events.send(Event::Interface(name.to_owned(), event)).is_err() || gone {
+                return;
             }
         }
         let mut fds = [PollFd::new(&watch, PollFlags::IN)];

@@ -53,8 +53,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let server = start(place, &events)?;
     let wishes = events.clone();
     caught.forward(move |wish| drop(wishes.send(Event::Wish(wish)))).context("signals cannot be waited for")?;
-    for refusal in server.ladder.refused.iter().filter(|r| r.tried) {
-        eprintln!("{} refused: {}", refusal.rung, refusal.reason);
+    for (rungs, reason) in server.ladder.tried() {
+        eprintln!("{rungs} refused: {reason}");
     }
     eprintln!("{}", server.ready);
     let good = drive(args, &server, &inbox)?;
@@ -172,8 +172,8 @@ fn drive(args: &DemoArgs, server: &Server, inbox: &Receiver<Event>) -> Result<Ou
     let elapsed = clock.now().since(start);
     load.finish(clock.now() + FINISH)?;
     live.finish();
-    let (rung, ladder, figures) = (server.ready.rung, &server.ladder, &load.figures);
-    println!("{}", Summary { rung, ladder, connections: CONNECTIONS, elapsed, figures });
+    let (rung, figures) = (server.ready.rung, &load.figures);
+    println!("{}", Summary { rung, connections: CONNECTIONS, elapsed, figures });
     Ok(match (figures.failures > 0 || figures.answered == 0, stopped) {
         (true, _) => Outcome::Wrong,
         (false, true) => Outcome::Stopped,

@@ -1,7 +1,6 @@
 //! What the demo shows: live figures while it runs, a table at the end.
 
 use super::load::Figures;
-use crate::ladder::Ladder;
 use crate::rung::Rung;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -59,7 +58,6 @@ impl Live {
 /// The table at the end.
 pub(crate) struct Summary<'a> {
     pub(crate) rung: Rung,
-    pub(crate) ladder: &'a Ladder,
     pub(crate) connections: usize,
     pub(crate) elapsed: Duration,
     pub(crate) figures: &'a Figures,
@@ -69,9 +67,6 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (figures, seconds) = (self.figures, self.elapsed.as_secs_f64().max(1e-9));
         writeln!(f, "rung                {}", self.rung)?;
-        for refusal in self.ladder.refused.iter().filter(|r| r.tried) {
-            writeln!(f, "                    not {}: {}", refusal.rung, refusal.reason)?;
-        }
         writeln!(f, "time                {seconds:.1} s, {} connections at a time", self.connections)?;
         let rate = |n: u64| thousands((n as f64 / seconds) as u64);
         writeln!(f, "requests answered   {}  ({}/s)", thousands(figures.answered), rate(figures.answered))?;
