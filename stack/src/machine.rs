@@ -100,9 +100,9 @@ pub(crate) struct Arena {
     buffers: Vec<core::slice::ChunksExactMut<'static, u8>>,
 }
 
-/// Receive buffers in one allocation: large enough that the allocator maps it on its own, so that its pages stay
-/// untouched, and unpaid for, until a connection uses them.
-const BUFFERS_IN_CHUNK: usize = 64;
+/// Receive buffers in one allocation, 64 MiB: larger than the 32 MiB above which glibc always maps an allocation on its own
+/// (`DEFAULT_MMAP_THRESHOLD_MAX`), so that its pages stay untouched, and unpaid for, until a connection uses them.
+const BUFFERS_IN_CHUNK: usize = 1024;
 
 impl Arena {
     pub(crate) fn new(limits: &Limits) -> Self {
