@@ -47,12 +47,15 @@ pub(crate) fn cores() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).rev().filter(|&core| set.is_set(core)).collect()
 }
 
-/// Keeps the calling thread on `core`. A core that is not to be had is no reason to stop.
-pub(crate) fn pin(core: usize) {
+/// Keeps the calling thread on `cores`; none given: where it is. Cores that are not to be had are no reason to stop.
+pub(crate) fn pin(cores: &[usize]) {
+    if cores.is_empty() {
+        return;
+    }
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|&core| set.set(core));
     if let Err(error) = sched_setaffinity(None, &set) {
-        tracing::warn!("cannot pin a worker to core {core} ({error}); the scheduler places it");
+        tracing::warn!("cannot pin a thread to {cores:?} ({error}); the scheduler places it");
     }
 }
 
@@ -80,7 +83,7 @@ mod tests {
         assert!(!cores.is_empty());
         let core = cores[0];
         std::thread::spawn(move || {
-            pin(core);
+            pin(&[core]);
             assert_eq!(super::cores(), [core]);
         })
         .join()

@@ -8,7 +8,6 @@ use crate::worker::Phase;
 use anyhow::{Context, Result, bail};
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::link::LinkEvent;
-use khamsin_stack::Instant;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -69,6 +68,10 @@ pub(crate) fn failure(event: Event) -> Result<()> {
     }
 }
 
+/// A signal that follows the first one so soon is the same wish told twice: timeout(1) signals a process and then its group,
+/// and so do terminals and supervisors between them.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
 fn tell(name: &str, event: LinkEvent) {
     match event {
         LinkEvent::Down => tracing::warn!("{name} is down: nothing arrives until it is up again"),
@@ -87,11 +90,13 @@ pub(crate) fn drain(server: &Server, inbox: &Receiver<Event>, limit: Duration) -
     tracing::info!("draining for at most {} s; a second signal ends at once", limit.as_secs());
     server.advance(Phase::Draining);
     let mut left = server.workers();
-    let until: Instant = Clock.now() + limit;
+    let start = Clock.now();
+    let until = start + limit;
     while left > 0 {
         match inbox.recv_timeout(until.since(Clock.now())) {
             Ok(Event::Ended(Ok(()))) => left -= 1,
             Ok(Event::Wish(Wish::Reload)) => {}
+            Ok(Event::Wish(Wish::Stop)) if Clock.now().since(start) < SAME_SIGNAL => {}
             Ok(Event::Wish(Wish::Stop)) => {
                 abort(server, inbox, left);
                 bail!("wanted to finish what was in flight, but a second signal came: what was left was reset");

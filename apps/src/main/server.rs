@@ -172,9 +172,7 @@ fn worker<E: Engine>(
     go: &Receiver<()>,
     events: &Sender<Event>,
 ) {
-    if let Some(core) = core {
-        privileges::pin(core);
-    }
+    privileges::pin(core.as_slice());
     let mut engine = match catch_unwind(AssertUnwindSafe(make)) {
         Ok(Ok(engine)) => engine,
         Ok(Err(reason)) => {
