@@ -208,3 +208,7 @@ impl<Q: Queue + AsFd> Queue for Group<Q> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

@@ -278,6 +278,23 @@ fn another_program_is_named_and_left_alone() {
 }
 
 #[test]
+fn an_interface_that_is_down_can_be_opened() {
+    let Some(pair) = Pair::new(1) else { return };
+    run(&format!("ip -n {} link set veth1 down", pair.server)).unwrap();
+    let (mut queues, _attachment) = inside(&pair.server, || open(&config(Mode::Native))).unwrap();
+    queues[0].wait(Some(Duration::from_millis(20))).expect("down is not gone");
+    run(&format!("ip -n {} link set veth1 up", pair.server)).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| serve(&mut queues[0], &stop));
+        let result = std::panic::catch_unwind(|| inside(&pair.client, || ping(&[SERVER], 100)));
+        stop.store(true, Ordering::Relaxed);
+        server.join().unwrap();
+        assert!(result.is_ok());
+    });
+}
+
+#[test]
 fn steering_changes_without_a_gap() {
     let Some(pair) = Pair::new(1) else { return };
     let other = Ipv4Addr::new(198, 18, 0, 3);
@@ -349,31 +366,44 @@ fn a_frame_outlives_its_queue_and_its_socket() {
     assert_eq!(frame.bytes(), [5; 60]);
 }
 
-/// Not a test of its own: the process that `a_killed_process_leaves_the_interface_free` kills.
+/// Not a test of its own: what the tests below run as another process, in the server's namespace.
 #[test]
 fn holder() {
     if std::env::var_os("KHAMSIN_TEST_HOLDER").is_none() {
         return;
     }
-    let (mut queues, _attachment) = open(&config(Mode::Native)).unwrap();
-    println!("holding");
-    serve(&mut queues[0], &AtomicBool::new(false));
+    match open(&config(Mode::Native)) {
+        Ok((mut queues, _attachment)) => {
+            println!("holding");
+            serve(&mut queues[0], &AtomicBool::new(false));
+        }
+        Err(why) => println!("refused: {why}"),
+    }
+}
+
+/// Starts [`holder`] behind `wrapper`, a command that runs another one; returns it and its first word, a line.
+fn start_holder(pair: &Pair, wrapper: &[&str], program: &std::path::Path) -> (std::process::Child, String) {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new("ip")
+        .args(["netns", "exec", &pair.server])
+        .args(wrapper)
+        .arg(program)
+        .args(["--exact", "holder", "--nocapture", "--test-threads=1"])
+        .env("KHAMSIN_TEST_HOLDER", "1")
+        .current_dir("/")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said = lines.into_iter().find(|line| line.contains("holding") || line.contains("refused"));
+    (child, said.unwrap_or_default())
 }
 
 #[test]
 fn a_killed_process_leaves_the_interface_free() {
-    use std::io::{BufRead, BufReader};
     let Some(pair) = Pair::new(1) else { return };
-    let mut child = std::process::Command::new("ip")
-        .args(["netns", "exec", &pair.server])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "holder", "--nocapture", "--test-threads=1"])
-        .env("KHAMSIN_TEST_HOLDER", "1")
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    assert!(output.lines().any(|line| line.unwrap().contains("holding")), "the other process holds the interface");
+    let (mut child, said) = start_holder(&pair, &[], &std::env::current_exe().unwrap());
+    assert!(said.contains("holding"), "{said}");
     inside(&pair.client, || ping(&[SERVER], 50));
     child.kill().unwrap();
     let clock = khamsin_drivers::clock::Clock;
@@ -385,4 +415,31 @@ fn a_killed_process_leaves_the_interface_free() {
     child.wait().unwrap();
     drop((queues, attachment));
     with_server(&pair, &config(Mode::Native), || ping(&[SERVER], 50));
+}
+
+#[test]
+fn three_capabilities_suffice_and_each_is_missed() {
+    let Some(pair) = Pair::new(1) else { return };
+    // As nobody, who may not read the build directory.
+    let program = std::env::temp_dir().join(format!("khamsin-af-xdp-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    for (capabilities, wanted) in [
+        ("+net_admin,+net_raw,+bpf", "holding"),
+        ("+net_admin,+net_raw", "XSKMAP was refused"),
+        ("+net_raw,+bpf", "was refused (not permitted): AF_XDP needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF"),
+        ("+net_admin,+bpf", "was refused (not permitted)"),
+    ] {
+        let (inheritable, ambient) =
+            (format!("--inh-caps=-all,{capabilities}"), format!("--ambient-caps=-all,{capabilities}"));
+        let wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", &inheritable, &ambient];
+        let (mut child, said) = start_holder(&pair, &wrapper, &program);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if said.contains("locked in memory") {
+            println!("SKIPPED: {said}");
+            continue;
+        }
+        assert!(said.contains(wanted), "with {capabilities}: {said:?}");
+    }
+    std::fs::remove_file(program).unwrap();
 }
