@@ -42,6 +42,9 @@ impl Frame for SimFrame {
 pub struct SimQueue {
     state: Rc<RefCell<State>>,
     side: Side,
+    /// Buffers still to be made, and how long they are.
+    unmade: usize,
+    capacity: usize,
     free: Vec<Vec<u8>>,
     sent: Vec<Vec<u8>>,
     /// Frames that the stack holds.
@@ -55,8 +58,16 @@ impl SimQueue {
             let config = &state.borrow().config;
             (config.tx_frames, config.tx_segment_max.max(config.mtu + ETHERNET_MAX))
         };
-        let free = (0..frames).map(|_| vec![0; capacity]).collect();
-        SimQueue { state, side, free, sent: Vec::with_capacity(frames), held: 0, stats: QueueStats::default() }
+        SimQueue {
+            state,
+            side,
+            unmade: frames,
+            capacity,
+            free: Vec::with_capacity(frames),
+            sent: Vec::with_capacity(frames),
+            held: 0,
+            stats: QueueStats::default(),
+        }
     }
 
     /// Frames, received or allocated, that were neither transmitted nor released. One that stays is a leak.
@@ -85,9 +96,16 @@ impl Queue for SimQueue {
     }
 
     fn alloc_tx(&mut self) -> Option<SimFrame> {
-        let Some(buffer) = self.free.pop() else {
-            self.stats.tx_exhausted += 1;
-            return None;
+        let buffer = match self.free.pop() {
+            Some(buffer) => buffer,
+            None if self.unmade > 0 => {
+                self.unmade -= 1;
+                vec![0; self.capacity]
+            }
+            None => {
+                self.stats.tx_exhausted += 1;
+                return None;
+            }
         };
         self.held += 1;
         Some(SimFrame { buffer, len: 0, transmit: true })

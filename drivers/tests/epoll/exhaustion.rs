@@ -67,6 +67,19 @@ fn no_descriptor_left(trigger: Trigger) {
         assert_eq!(bench.read(client, 1), b"x");
     }
     assert_eq!(reset, 6);
+    // Not even one to refuse with: nobody is asked for until later, and the loop sleeps.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: hard }).unwrap();
+    ballast.truncate(ballast.len() - 1);
+    let waiting = in_limit(64, hard, || bench.connect(Habit::Echo));
+    bench.until(|b| b.host.deadline().is_some());
+    bench.settle();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: hard }).unwrap();
+    bench.settle();
+    assert_eq!(bench.host.live(), 2);
+    bench.now = bench.now.plus_micros(100_000);
+    ballast.truncate(ballast.len() - 2);
+    bench.until(|b| b.host.live() == 3);
+    clients.push(waiting);
     println!("descriptors ran out");
     drop(clients);
     bench.until(|b| b.host.live() == 0);
@@ -74,6 +87,15 @@ fn no_descriptor_left(trigger: Trigger) {
     let mut client = bench.connect(Habit::Echo);
     bench.write(&mut client, b"served again");
     assert_eq!(bench.read(&mut client, 12), b"served again");
+}
+
+/// Runs `work` with another limit on descriptors.
+fn in_limit<T>(soft: u64, hard: Option<u64>, work: impl FnOnce() -> T) -> T {
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: hard }).unwrap();
+    let result = work();
+    setrlimit(Resource::Nofile, before).unwrap();
+    result
 }
 
 fn a_pool_that_runs_dry(trigger: Trigger) {
@@ -84,6 +106,7 @@ fn a_pool_that_runs_dry(trigger: Trigger) {
         bench.write(client, &[b'.'; 1000]);
     }
     bench.settle();
+    assert!(bench.host.counters().store_exhausted > 0);
     let mut left = vec![10_000_000usize; clients.len()];
     let mut piece = vec![0; 200_000];
     bench.until(|_| {

@@ -5,3 +5,4 @@ mod clients;
 mod judge;
 mod server;
 mod wire;
+mod worlds;

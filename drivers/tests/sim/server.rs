@@ -54,7 +54,7 @@ fn echo(stream: &mut impl Stream) -> usize {
     n
 }
 
-struct World {
+pub(crate) struct World {
     wire: Wire,
     queue: SimQueue,
     shard: Shard<Server, SimQueue>,
@@ -125,7 +125,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// Echoes `len` bytes and ends both sides.
-fn echoes(config: SimConfig, options: Options, len: usize, peer: &str) -> World {
+pub(crate) fn echoes(config: SimConfig, options: Options, len: usize, peer: &str) -> World {
     let mut world = World::new(config.clone());
     let id = world.connect(peer, options);
     let sent = pattern(len);
