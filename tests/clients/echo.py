@@ -188,8 +188,7 @@ def lines(host, port):
     s.sendall(b"ld\r\n\n")
     s.shutdown(socket.SHUT_WR)
     rest = receive_all(s)
-    if not rest.startswith(b"You said: world") or not rest.rstrip(b"\r\n").endswith(b"You said:"):
-        raise SystemExit(f"the second and third line are answered with {rest!r}")
+    same(rest, b"You said: world\nYou said: \n", "the second and third line")
 
 
 def hop(host, port, count):

@@ -87,7 +87,7 @@ fn module_tree(root: &str) -> BTreeSet<String> {
 #[test]
 fn applications_know_no_driver() {
     let library = module_tree("apps/src/lib.rs");
-    let binary = module_tree("apps/src/main.rs");
+    let binary = module_tree("apps/src/main/main.rs");
     let mut findings: Vec<String> = library
         .intersection(&binary)
         .map(|path| format!("{path} is compiled into the library and the binary"))

@@ -64,7 +64,12 @@ pub(crate) fn sources() -> Vec<Source> {
 
 fn is_test_path(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
-    path.starts_with("tests/") || path.contains("/tests/") || file == "tests.rs" || file.ends_with("_tests.rs")
+    // Examples measure and show; they are not shipped.
+    let folders = ["/tests/", "/examples/"];
+    path.starts_with("tests/")
+        || folders.iter().any(|f| path.contains(f))
+        || file == "tests.rs"
+        || file.ends_with("_tests.rs")
 }
 
 /// Files named by `#[cfg(test)] mod name;` are test code too, and what lies below them.

@@ -7,19 +7,14 @@ use khamsin_tests::pages::pattern;
 const PYTHON: &[&str] = &["python3"];
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "nc", needs: &["nc"], on: everywhere, run: nc },
-    Case { name: "nc_over_ipv6", needs: &["nc"], on: everywhere, run: nc_over_ipv6 },
-    Case { name: "echo_a_byte_at_a_time", needs: PYTHON, on: everywhere, run: |s| python(s, "bytewise", &[]) },
-    Case { name: "echo_reset", needs: PYTHON, on: everywhere, run: |s| python(s, "reset", &[]) },
-    Case { name: "echo_half_close", needs: PYTHON, on: everywhere, run: |s| python(s, "half-close", &[]) },
-    Case { name: "echo_slow_reader", needs: PYTHON, on: everywhere, run: |s| python(s, "slow", &[]) },
-    Case {
-        name: "echo_10_mb_both_ways",
-        needs: PYTHON,
-        on: everywhere,
-        run: |s| python(s, "both-ways", &["10000000"]),
-    },
-    Case { name: "echo_200_connections", needs: PYTHON, on: everywhere, run: |s| python(s, "many", &["200"]) },
+    Case::new("nc", &["nc"], everywhere, nc),
+    Case::new("nc_over_ipv6", &["nc"], everywhere, nc_over_ipv6),
+    Case::new("echo_a_byte_at_a_time", PYTHON, everywhere, |s| python(s, "bytewise", &[])),
+    Case::new("echo_reset", PYTHON, everywhere, |s| python(s, "reset", &[])),
+    Case::new("echo_half_close", PYTHON, everywhere, |s| python(s, "half-close", &[])),
+    Case::new("echo_slow_reader", PYTHON, everywhere, |s| python(s, "slow", &[])),
+    Case::new("echo_10_mb_both_ways", PYTHON, everywhere, |s| python(s, "both-ways", &["10000000"])),
+    Case::new("echo_200_connections", PYTHON, everywhere, |s| python(s, "many", &["200"])),
 ];
 
 fn python(scene: &mut Scene, case: &str, more: &[&str]) -> Result<()> {

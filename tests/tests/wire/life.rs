@@ -19,9 +19,9 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "stop_when_idle", needs: &["curl"], on: everywhere, run: stop_when_idle },
-    Case { name: "drain", needs: &["curl", "python3"], on: everywhere, run: drain },
-    Case { name: "kill_and_restart", needs: &["curl", "wrk"], on: everywhere, run: kill_and_restart },
+    Case::new("stop_when_idle", &["curl"], everywhere, stop_when_idle),
+    Case::new("drain", &["curl", "python3"], everywhere, drain),
+    Case::new("kill_and_restart", &["curl", "wrk"], everywhere, kill_and_restart),
 ];
 
 pub(crate) fn specials(refused: &Option<String>) -> Vec<Trial> {

@@ -4,9 +4,9 @@ use crate::{Case, Scene, everywhere};
 use anyhow::{Context, Result, ensure};
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "wrk", needs: &["wrk"], on: everywhere, run: wrk },
-    Case { name: "ab", needs: &["ab"], on: everywhere, run: |s| ab(s, &[]) },
-    Case { name: "ab_keep_alive", needs: &["ab"], on: everywhere, run: |s| ab(s, &["-k"]) },
+    Case::new("wrk", &["wrk"], everywhere, wrk),
+    Case::new("ab", &["ab"], everywhere, |s| ab(s, &[])),
+    Case::new("ab_keep_alive", &["ab"], everywhere, |s| ab(s, &["-k"])),
 ];
 
 /// The number behind `label` in a report of wrk's or ab's.
