@@ -322,7 +322,7 @@ mod tests {
             &["khamsin", "serve"],
             &["khamsin", "http", "--line"],
             &["khamsin", "http", "--backend", "dpdk"],
-            &["khamsin", "echo", "--address", "10.0.0.1"],
+            &["khamsin", "echo", "--address", "192.0.2.1"],
             &["khamsin", "frobnicate"],
         ];
         for arguments in cases {
