@@ -5,6 +5,7 @@ mod apps;
 mod host;
 mod kernel;
 mod recording;
+mod sim;
 mod transcript;
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +17,7 @@ use khamsin_tests::pages::Pages;
 use khamsin_tests::rung::Rung;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use recording::Record;
+use sim::World;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -49,6 +51,40 @@ fn over_the_kernel(rung: Rung, site: Site) -> Result<Vec<Seen>> {
     };
     let (mut hosted, outcomes) = bed.client().enter(talk)??;
     join(outcomes, hosted.finish()?)
+}
+
+/// All transcripts in virtual time.
+fn in_memory(site: Site) -> Result<Vec<Seen>> {
+    let mut world = World::new(site, None)?;
+    let mut outcomes = Vec::new();
+    for (i, transcript) in transcripts().iter().enumerate() {
+        let mut client = world.connect(transcript.service.port(), transcript.window)?;
+        let outcome = run(transcript, &mut client).with_context(|| format!("transcript {}", transcript.name))?;
+        client.finish().with_context(|| format!("transcript {}", transcript.name))?;
+        world.await_closed(i + 1).with_context(|| format!("transcript {}", transcript.name))?;
+        outcomes.push(outcome);
+    }
+    let counters = world.counters();
+    // A byte at a time is acknowledged without data now and then.
+    ensure!(counters.acks_sent > 0, "{counters:?}");
+    join(outcomes, world.into_records())
+}
+
+/// The table of TIME-WAIT connections is bounded: the oldest makes room.
+fn time_wait_is_bounded(site: Site) -> Result<()> {
+    let mut world = World::new(site, Some(1))?;
+    let all = transcripts();
+    let nonsense = all.iter().find(|t| t.name == "http_nonsense").context("the transcript that the server closes")?;
+    for i in 0..3 {
+        let mut client = world.connect(nonsense.service.port(), None)?;
+        let (_, ending) = run(nonsense, &mut client)?;
+        ensure!(ending == Ending::End, "{ending:?}");
+        client.finish()?;
+        world.await_closed(i + 1)?;
+    }
+    let counters = world.counters();
+    ensure!((counters.time_wait_entered, counters.time_wait_evicted) == (3, 2), "{counters:?}");
+    Ok(())
 }
 
 /// Puts what the clients saw beside what the application saw.
@@ -110,6 +146,12 @@ fn compare(reference: &[Seen], seen: &[Seen]) -> Result<()> {
     Ok(())
 }
 
+/// Right by itself, and the same as the first rung that was run.
+fn judge(reference: &OnceLock<Vec<Seen>>, seen: &[Seen]) -> Result<(), Failed> {
+    let judged = check(seen).and_then(|()| compare(reference.get_or_init(|| seen.to_vec()), seen));
+    judged.map_err(|e| Failed::from(format!("{e:#}")))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let refused = refusal();
@@ -122,6 +164,15 @@ fn main() -> ExitCode {
     let (site, loader) = Loader::start(SiteConfig::new(pages.path())).expect("the pages can be loaded");
     let reference: Arc<OnceLock<Vec<Seen>>> = Arc::default();
     let mut trials = Vec::new();
+    let (site_of_sim, reference_of_sim) = (site.clone(), Arc::clone(&reference));
+    trials.push(Trial::test("sim", move || {
+        let seen = in_memory(site_of_sim).map_err(|e| Failed::from(format!("{e:#}")))?;
+        judge(&reference_of_sim, &seen)
+    }));
+    let site_of_table = site.clone();
+    trials.push(Trial::test("time_wait_is_bounded", move || {
+        time_wait_is_bounded(site_of_table).map_err(|e| Failed::from(format!("{e:#}")))
+    }));
     for rung in [Rung::EpollLevel, Rung::EpollEdge, Rung::Packet, Rung::Tap, Rung::XdpNative, Rung::XdpGeneric] {
         let (refused, site, reference) = (refused.clone(), site.clone(), Arc::clone(&reference));
         trials.push(Trial::ignorable_test(rung.name(), move || {
@@ -130,9 +181,7 @@ fn main() -> ExitCode {
                 return Ok(Completion::ignored_with(format!("SKIPPED: {reason}")));
             }
             let seen = over_the_kernel(rung, site).map_err(|e| Failed::from(format!("{e:#}")))?;
-            check(&seen)
-                .and_then(|()| compare(reference.get_or_init(|| seen.clone()), &seen))
-                .map_err(|e| format!("{e:#}"))?;
+            judge(&reference, &seen)?;
             Ok(Completion::Completed)
         }));
     }
