@@ -113,12 +113,12 @@ fn v6(to: &str, next: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn own_addresses_take_arp_icmp_tcp_and_fragments() {
-    let addresses = vec![IpAddr::from([10, 9, 8, 7]), V4.into(), V6.parse().unwrap()];
+    let addresses = vec![IpAddr::from([198, 19, 8, 7]), V4.into(), V6.parse().unwrap()];
     let Some(steer) = load(&Steering::Own { addresses }) else { return };
     let check = |what, frame: Vec<u8>, action| steer.check(what, &frame, action);
     check("ARP request", arp(1, V4), OURS);
     check("ARP reply", arp(2, V4), OURS);
-    check("ARP for the first address", arp(1, [10, 9, 8, 7]), OURS);
+    check("ARP for the first address", arp(1, [198, 19, 8, 7]), OURS);
     check("ARP for another", arp(1, OTHER_V4), PASS);
     check("TCP", v4(V4, 6, &tcp(1000, 80)), OURS);
     check("TCP to any port", v4(V4, 6, &tcp(1000, 22)), OURS);
@@ -242,7 +242,7 @@ fn the_largest_programs_load() {
 
 #[test]
 fn too_little_or_too_much_is_refused_with_a_sentence() {
-    let addresses = |n: u16| Steering::Own { addresses: (0..n).map(|n| IpAddr::from([10, 0, 0, n as u8])).collect() };
+    let addresses = |n: u16| Steering::Own { addresses: (0..n).map(|n| IpAddr::from([198, 19, 0, n as u8])).collect() };
     assert_eq!(assemble(&addresses(0), 0, 2), Err(SteerError::Empty));
     assert_eq!(assemble(&Steering::Shared { ports: vec![] }, 0, 2), Err(SteerError::Empty));
     assert!(assemble(&addresses(64), 0, 2).is_ok());
