@@ -92,7 +92,8 @@ impl<Q: Queue + AsFd> Group<Q> {
             Err(Errno::INTR) => true,
             Err(errno) => return Err(errno.into()),
         };
-        if let Some(bell) = &self.doorbell {
+        let rung = fds.last().is_some_and(|last| last.revents().contains(PollFlags::IN));
+        if let Some(bell) = self.doorbell.as_ref().filter(|_| rung) {
             bell.answer();
         }
         Ok(woken)

@@ -130,15 +130,16 @@ impl XdpQueue {
     /// Sleeps for `longest` at most; says whether something happened.
     fn sleep(&self, longest: Duration) -> io::Result<bool> {
         let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-        let socket = PollFd::new(&self.socket, PollFlags::IN);
-        let woken = match &self.doorbell {
-            Some(bell) => {
-                let woken = poll(&mut [socket, PollFd::new(bell, PollFlags::IN)], Some(&timeout));
-                bell.answer();
-                woken
-            }
-            None => poll(&mut [socket], Some(&timeout)),
+        // Without a bell the second place waits for nothing.
+        let (bell, events) = match &self.doorbell {
+            Some(bell) => (bell.as_fd(), PollFlags::IN),
+            None => (self.socket.as_fd(), PollFlags::empty()),
         };
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN), PollFd::from_borrowed_fd(bell, events)];
+        let woken = poll(&mut fds, Some(&timeout));
+        if let Some(bell) = self.doorbell.as_ref().filter(|_| fds[1].revents().contains(PollFlags::IN)) {
+            bell.answer();
+        }
         match woken {
             Ok(n) => Ok(n > 0),
             // A signal: the caller looks at what it means.

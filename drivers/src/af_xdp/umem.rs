@@ -27,7 +27,7 @@ const TX_LENGTH_MIN: u32 = 14;
 ///
 /// It can be neither copied nor cloned, and giving it to the queue consumes it, so using a frame twice does not compile:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0382
 /// fn twice(queue: &mut khamsin_drivers::af_xdp::XdpQueue, frame: khamsin_drivers::af_xdp::UmemFrame) {
 ///     use khamsin_stack::Queue;
 ///     queue.release(frame);
