@@ -108,6 +108,7 @@ fn we_close_first_and_enter_time_wait() {
     w.expect_ack(2, 10);
     assert_eq!(w.events().last(), Some(&Event::Closed(Finished)));
     assert_eq!((w.shard.live(), w.shard.time_wait()), (0, 1));
+    assert_eq!((w.counters().time_wait_entered, w.counters().acks_sent), (1, 2));
     // The peer did not hear our last ACK.
     w.send(fin(9, 2));
     w.expect_ack(2, 10);
@@ -241,4 +242,26 @@ fn draining_refuses_the_new_and_finishes_the_old() {
     w.shard.abort_all(w.now, &mut w.queue, &mut w.app);
     assert_eq!(w.counters().closed_drained, 1);
     w.quiescent();
+}
+
+/// DESIGN, Limits: TIME-WAIT is bounded, oldest out first.
+#[test]
+fn a_full_time_wait_table_forgets_its_oldest() {
+    let mut w = World::new();
+    for i in 0..10 {
+        w.key.peer_port = 1000 + i;
+        w.establish();
+        w.send(data(1, 1, b"shut"));
+        w.expect(FIN_ACK, 1, 5, b"");
+        w.send(fin(5, 2));
+        w.expect_ack(2, 6);
+    }
+    assert_eq!((w.shard.time_wait(), w.counters().time_wait_evicted), (8, 2));
+    // The oldest is nobody now; the youngest is remembered.
+    w.key.peer_port = 1000;
+    w.send(fin(5, 2));
+    w.expect(Flags::RST, 2, 0, b"");
+    w.key.peer_port = 1009;
+    w.send(fin(5, 2));
+    w.expect_ack(2, 6);
 }
