@@ -31,6 +31,12 @@ impl Opener<'_> {
         } else {
             Steering::Own { addresses: own.iter().map(|(address, _)| *address).collect() }
         };
+        if shared && link::forwards_ipv4(&interface) {
+            tracing::warn!(
+                "this host forwards packets that come in on {interface}: those to our ports are taken, wherever they are \
+                 going; use --address, or `sysctl -w net.ipv4.conf.{interface}.forwarding=0`"
+            );
+        }
         let addresses = if shared { interface_addresses(&interface)? } else { just_addresses(&own) };
         let config = af_xdp::Config { interface: interface.clone(), mode, copy, steering, ..Default::default() };
         let (queues, attachment) = af_xdp::open(&config).map_err(|e| e.to_string())?;
