@@ -62,8 +62,10 @@ impl Server {
             tracing::info!("{} refused: {}", refusal.rung, refusal.reason);
         }
         let Some((rung, running)) = taken else {
+            let least =
+                options.network.request.require.map_or_else(String::new, |rung| format!(" on {rung} or better"));
             bail!(
-                "wanted to serve, but no rung of the ladder could be taken ({ladder}); `khamsin doctor` says what would mend it"
+                "wanted to serve{least}, but no rung could be taken ({ladder}); `khamsin doctor` says what would mend it"
             );
         };
         if let Err(error) = privileges::drop_capabilities() {
@@ -149,6 +151,12 @@ impl Crew {
         }
     }
 
+    /// Ends the workers at once.
+    pub(crate) fn stop(self) {
+        self.advance(Phase::Aborting);
+        self.join();
+    }
+
     fn advance(&self, phase: Phase) {
         self.control.advance(phase);
         self.bells.iter().for_each(Doorbell::ring);
@@ -190,7 +198,7 @@ fn worker<E: Engine>(
     }
     let ended = match catch_unwind(AssertUnwindSafe(|| run(&mut engine, control, poll, Clock))) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("the device of a worker is gone ({error}); start khamsin again when it is back")),
+        Ok(Err(error)) => Err(format!("a worker cannot go on: {error}")),
         Err(_) => Err("a worker panicked; what is above says where, please report it".into()),
     };
     tracing::info!("worker ended: {}", engine.summary());
@@ -200,4 +208,87 @@ fn worker<E: Engine>(
 /// One sentence for a failure of the event channel, which cannot happen while the server holds a sender.
 pub(crate) fn channel_closed() -> anyhow::Error {
     anyhow!("every worker is gone without a word; please report this")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Turn;
+    use khamsin_stack::Instant;
+    use std::io;
+    use std::time::Duration;
+
+    /// Does what its name says in its first turn, or waits for the end.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Fake {
+        Waits,
+        Panics,
+        LosesItsDevice,
+    }
+
+    impl Engine for Fake {
+        fn turn(&mut self, now: Instant) -> Turn {
+            assert!(*self != Fake::Panics, "as the test wants it");
+            Turn { busy: false, deadline: Some(now.plus_micros(1000)) }
+        }
+        fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+            match self {
+                Fake::LosesItsDevice => Err(io::Error::other("unplugged")),
+                _ => {
+                    std::thread::park_timeout(timeout.unwrap_or_default());
+                    Ok(())
+                }
+            }
+        }
+        fn drain(&mut self, _: Instant) {}
+        fn abort_all(&mut self, _: Instant) {}
+        fn live(&self) -> usize {
+            0
+        }
+        fn summary(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn crew(makers: Vec<Maker<Fake>>) -> (Result<Crew, String>, Receiver<Event>) {
+        let bells = makers.iter().map(|_| Doorbell::new().unwrap()).collect();
+        let (events, inbox) = channel();
+        (Crew::start(makers, bells, &[], Poll::Sleep, &events), inbox)
+    }
+
+    fn makes(fake: Fake) -> Maker<Fake> {
+        Box::new(move || Ok(fake))
+    }
+
+    fn ended(inbox: &Receiver<Event>) -> Result<(), String> {
+        match inbox.recv_timeout(Duration::from_secs(10)) {
+            Ok(Event::Ended(result)) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn workers_end_when_they_are_told_to() {
+        let (crew, inbox) = crew(vec![makes(Fake::Waits), makes(Fake::Waits)]);
+        crew.unwrap().stop();
+        assert_eq!((ended(&inbox), ended(&inbox)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_worker_that_cannot_go_on_says_why() {
+        for (fake, says) in [(Fake::Panics, "panicked"), (Fake::LosesItsDevice, "unplugged")] {
+            let (crew, inbox) = crew(vec![makes(fake)]);
+            assert!(ended(&inbox).unwrap_err().contains(says));
+            crew.unwrap().stop();
+        }
+    }
+
+    #[test]
+    fn none_runs_where_one_cannot_start() {
+        let (crew, inbox) = crew(vec![makes(Fake::Waits), Box::new(|| Err("no port".into()))]);
+        assert_eq!(crew.err(), Some("no port".into()));
+        assert!(inbox.try_recv().is_err(), "a worker that never ran has nothing to tell");
+        let (crew, _) = self::crew(vec![makes(Fake::Waits), Box::new(|| panic!("as the test wants it"))]);
+        assert!(crew.err().unwrap().contains("panicked"));
+    }
 }

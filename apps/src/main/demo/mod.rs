@@ -83,10 +83,7 @@ fn start(place: Place, events: &Sender<Event>) -> Result<Server> {
     let mut candidates = Vec::new();
     if let Place::Private { v6 } = place {
         candidates.push(options(on_interface(v6), None)?);
-        candidates.push(options(
-            Network { request: Request { backend: Backend::Tap, ..Request::default() }, ..plain() },
-            None,
-        )?);
+        candidates.push(options(plain_tap(), None)?);
     }
     candidates.push(options(plain_epoll(), Some(free_ports()?))?);
     let mut failure = None;
@@ -101,6 +98,22 @@ fn start(place: Place, events: &Sender<Event>) -> Result<Server> {
         }
     }
     Err(failure.unwrap_or_else(server::channel_closed))
+}
+
+/// The options of a server on exactly `rung`, in a furnished namespace.
+///
+/// # Errors
+/// No free ports for kernel sockets.
+pub(crate) fn trial_options(rung: Rung, v6: bool) -> Result<Options> {
+    match rung {
+        Rung::Epoll => options(plain_epoll(), Some(free_ports()?)),
+        Rung::Tap => options(plain_tap(), None),
+        _ => options(on_interface(v6), None),
+    }
+}
+
+fn plain_tap() -> Network {
+    Network { request: Request { backend: Backend::Tap, ..Request::default() }, ..plain() }
 }
 
 fn plain() -> Network {

@@ -86,8 +86,11 @@ fn xdp(machine: &Machine, Interface { link, features, program }: &Interface, run
     if !generic && native && features.is_none() {
         v.notes.push(format!("this kernel cannot tell what {driver} supports; only starting khamsin shows it"));
     }
-    if rung == Rung::AfXdpZeroCopy && features.is_some_and(|f| f.zero_copy) {
-        v.notes.push(format!("so {driver} says; only starting khamsin with --require {rung} proves it"));
+    if !generic && features.is_some_and(|f| f.native) && driver != "veth" {
+        v.notes.push(format!("so {driver} says; only a start with --require {rung} proves it"));
+        if driver == "virtio_net" {
+            v.notes.push("virtio_net refuses while its host may merge segments: QEMU guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off".into());
+        }
     }
     if let Some(id) = program {
         v.problem(

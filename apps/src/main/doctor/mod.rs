@@ -2,6 +2,7 @@
 
 mod judge;
 mod machine;
+mod trial;
 
 use crate::cli::DoctorArgs;
 use anyhow::{Context, Result};
@@ -16,6 +17,9 @@ use std::process::ExitCode;
 /// # Errors
 /// There is no such interface.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    if trial::is_child() {
+        return Ok(trial::child());
+    }
     let links = match &args.interface {
         Some(name) => vec![link::by_name(name).with_context(|| format!("wanted to examine {name}"))?],
         None => link::list().context("wanted to examine every interface")?,
@@ -35,7 +39,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let verdicts = judge::without_interface(&machine);
     any |= verdicts.iter().any(Verdict::is_yes);
     told = told.and_then(|()| writeln!(out, "\nwithout an interface")).and_then(|()| tell(&mut out, &verdicts));
-    told = told.and_then(|()| tell_demo(&mut out, &machine));
+    told = told.and_then(|()| tell_trial(&mut out, &machine));
     // A reader that went away has read enough.
     drop(told);
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -76,10 +80,14 @@ fn tell(out: &mut impl Write, verdicts: &[Verdict]) -> io::Result<()> {
     Ok(())
 }
 
-fn tell_demo(out: &mut impl Write, machine: &Machine) -> io::Result<()> {
-    writeln!(out, "\nkhamsin demo")?;
-    match &machine.private_namespace {
-        Ok(()) => writeln!(out, "  private namespace yes"),
-        Err(reason) => writeln!(out, "  private namespace no   {reason}"),
+fn tell_trial(out: &mut impl Write, machine: &Machine) -> io::Result<()> {
+    writeln!(out, "\ntried for real, in a private network namespace (veth pair, TAP, loopback)")?;
+    if let Err(reason) = &machine.private_namespace {
+        return writeln!(out, "  no namespace is to be had, so `khamsin demo` uses kernel sockets: {reason}");
     }
+    let Some(rungs) = trial::run() else { return writeln!(out, "  the child that tries them failed") };
+    rungs.iter().try_for_each(|(rung, reason)| match reason {
+        None => writeln!(out, "  {rung:<17} yes"),
+        Some(reason) => writeln!(out, "  {rung:<17} no   {reason}"),
+    })
 }
