@@ -140,6 +140,11 @@ impl Running {
         Ok(())
     }
 
+    /// What it has written to its standard error so far.
+    pub fn errors_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.so_far()).into_owned()
+    }
+
     /// Waits until it ends.
     ///
     /// # Errors

@@ -27,14 +27,12 @@ struct Case {
     needs: &'static [&'static str],
     /// Whether the rung makes a difference that this case is made for.
     on: fn(Rung) -> bool,
-    /// Why the machine cannot run it, beyond that.
-    refusal: fn() -> Option<String>,
     run: Run,
 }
 
 impl Case {
     const fn new(name: &'static str, needs: &'static [&'static str], on: fn(Rung) -> bool, run: Run) -> Case {
-        Case { name, needs, on, refusal: || None, run }
+        Case { name, needs, on, run }
     }
 }
 
@@ -176,7 +174,7 @@ fn main() -> ExitCode {
             let name = format!("{rung}::{}", case.name);
             let refused = refused.clone();
             trials.push(Trial::ignorable_test(name.clone(), move || {
-                let skip = refused.or_else(|| rung.refusal()).or_else(|| missing(case.needs)).or_else(case.refusal);
+                let skip = refused.or_else(|| rung.refusal()).or_else(|| missing(case.needs));
                 outcome(&name, skip, || run_case(case, rung))
             }));
         }
