@@ -12,8 +12,10 @@ use khamsin_tests::rung::Rung;
 use khamsin_tests::server::{Server, binary};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -30,6 +32,7 @@ pub(crate) fn specials(refused: &Option<String>) -> Vec<Trial> {
         special("a_rung_that_cannot_be", refused, &[], a_rung_that_cannot_be),
         special("auto_takes_the_highest_rung", refused, &["curl"], auto_takes_the_highest_rung),
         special("an_interface_that_is_taken", refused, &["curl"], an_interface_that_is_taken),
+        special("demo_without_privileges", refused, &["setpriv"], demo_without_privileges),
         special("echo_by_line", refused, &["python3"], echo_by_line),
         special("shared_address::af-xdp-native", refused, &["curl", "wrk"], || shared_address("native")),
         special("shared_address::af-xdp-generic", refused, &["curl", "wrk", "ethtool"], || shared_address("generic")),
@@ -179,6 +182,26 @@ fn an_interface_that_is_taken() -> Result<()> {
     ensure!(ran.status.code() == Some(1) && ran.stderr.contains("khs0"), "{ran}");
     bed.client().run("curl", &["-sS", "--max-time", "10", "http://198.18.0.2/small"], CLIENT_LIMIT)?;
     first.stop()
+}
+
+/// The first command of the README as a user without any privilege: no set-up, every byte verified, exit code 0.
+fn demo_without_privileges() -> Result<()> {
+    // The build folder may lie where nobody else looks.
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("khamsin");
+    fs::copy(binary()?, &copy)?;
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy).args([
+        "demo",
+        "--seconds",
+        "2",
+    ]);
+    let ran = run(command, Duration::from_secs(60))?.ok()?;
+    let said = ran.text();
+    let failures = said.lines().find_map(|l| l.strip_prefix("failures")).map(str::trim);
+    ensure!(failures == Some("0") && said.contains("bytes verified") && said.contains("rung"), "{ran}");
+    Ok(())
 }
 
 fn echo_by_line() -> Result<()> {
