@@ -1,9 +1,9 @@
 //! Many echo connections held by several client processes, each of them served, again while all are held.
 
-use crate::Options;
 use crate::contender::{Contender, Started};
 use crate::machine::resident;
 use crate::report::Report;
+use crate::{Case, Options};
 use anyhow::{Context, Result, bail, ensure};
 use khamsin_tools::bed::Bed;
 use khamsin_tools::deadline::Deadline;
@@ -34,10 +34,10 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         let grown = hold_all(&bed, &server, contender, options.held)?.saturating_sub(before);
         let each = grown / u64::from(options.held);
         report.line(
-            "held",
+            Case::Held,
             format!(
                 "{contender}: {} echo connections held by {PROCESSES} processes, each served twice, all bytes right, \
-                     none reset; {each} bytes of resident memory each ({} MiB before the first)",
+                     none reset; {each} bytes of resident memory each ({} MiB before the first; on kernel sockets the kernel's own buffers come on top)",
                 options.held,
                 before >> 20
             ),

@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use khamsin_tools::bed;
 use report::Report;
+use std::fmt;
 use std::path::PathBuf;
 
 /// khamsin beside nginx and its own epoll rung: requests/s, CPU, connections held, restarts
@@ -68,6 +69,13 @@ pub(crate) enum Case {
     Held,
     /// `kill -9` under load until the next page is served
     Restart,
+}
+
+impl fmt::Display for Case {
+    /// The name on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.to_possible_value().as_ref().map_or("", |v| v.get_name()))
+    }
 }
 
 #[derive(Subcommand, Debug)]

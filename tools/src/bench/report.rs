@@ -49,9 +49,9 @@ impl Report {
     }
 
     /// Takes down a finding that is no rate.
-    pub(crate) fn line(&mut self, case: &str, text: String, mut value: Value) {
+    pub(crate) fn line(&mut self, case: Case, text: String, mut value: Value) {
         eprintln!("{text}");
-        value["case"] = json!(case);
+        value["case"] = json!(case.to_string());
         self.lines.push((text, value));
     }
 
@@ -66,7 +66,7 @@ impl Report {
                 .runs
                 .iter()
                 .map(|(case, contender, run)| {
-                    json!({"case": format!("{case:?}"), "contender": contender.to_string(), "requests_per_s": run.rate,
+                    json!({"case": case.to_string(), "contender": contender.to_string(), "requests_per_s": run.rate,
                        "cpu_s_per_million": run.cpu, "p50_us": run.p50_us, "p99_us": run.p99_us})
                 })
                 .collect();
@@ -120,7 +120,7 @@ impl Report {
             };
             let count = self.runs.iter().filter(|r| (r.0, r.1) == (case, contender)).count();
             text += &format!(
-                "| {case:?} | {contender} | {rate:.0} | {} | {cpu:.2} | {} | {:.0} | {:.0} | {count} |\n",
+                "| {case} | {contender} | {rate:.0} | {} | {cpu:.2} | {} | {:.0} | {:.0} | {count} |\n",
                 ratio(rate, |r| r.rate),
                 ratio(cpu, |r| r.cpu),
                 median(contender, |r| r.p50_us).unwrap_or(f64::NAN),
@@ -157,7 +157,7 @@ mod tests {
             report.add(Case::Small, Contender::AfXdp, run(rate * 1.5, 5.0));
         }
         let rows = report.rows();
-        assert!(rows.contains("| Small | nginx | 100 | 1.00 | 10.00 | 1.00 |"), "{rows}");
-        assert!(rows.contains("| Small | khamsin af-xdp-native | 150 | 1.50 | 5.00 | 0.50 |"), "{rows}");
+        assert!(rows.contains("| small | nginx | 100 | 1.00 | 10.00 | 1.00 |"), "{rows}");
+        assert!(rows.contains("| small | khamsin af-xdp-native | 150 | 1.50 | 5.00 | 0.50 |"), "{rows}");
     }
 }

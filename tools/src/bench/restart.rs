@@ -1,8 +1,8 @@
 //! From `kill -9` under load to the next served page.
 
-use crate::Options;
 use crate::contender::fetch;
 use crate::report::Report;
+use crate::{Case, Options};
 use anyhow::{Result, ensure};
 use khamsin_drivers::clock::Clock;
 use khamsin_tools::command::Running;
@@ -44,7 +44,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
         ensure!(worst < 10_000.0, "{rung}: {worst:.0} ms until the next page");
         report.line(
-            "restart",
+            Case::Restart,
             format!(
                 "khamsin {rung}: from kill -9 under load to the next page {median:.0} ms (worst {worst:.0} ms of {})",
                 times.len()

@@ -43,8 +43,8 @@ pub(crate) fn measure(case: Case, options: &Options, report: &mut Report) -> Res
     for turn in 0..options.runs {
         for &contender in &contenders {
             let measured = one_run(contender, &load, options, &pages)
-                .with_context(|| format!("{case:?}, {contender}, run {}", turn + 1))?;
-            eprintln!("{case:?} {contender}: {:.0} requests/s, {:.2} CPU s per million", measured.rate, measured.cpu);
+                .with_context(|| format!("{case}, {contender}, run {}", turn + 1))?;
+            eprintln!("{case} {contender}: {:.0} requests/s, {:.2} CPU s per million", measured.rate, measured.cpu);
             report.add(case, contender, measured);
         }
     }
