@@ -4,7 +4,7 @@ use crate::http::curl;
 use crate::{CLIENT_LIMIT, Case, Scene, everywhere, special};
 use anyhow::{Context, Result, bail, ensure};
 use khamsin_stack::Instant;
-use khamsin_tests::bed::{Bed, KERNEL_V4, SERVER_LINK};
+use khamsin_tests::bed::{Bed, KERNEL_V4, KERNEL_V6, SERVER_LINK};
 use khamsin_tests::command::{Running, run};
 use khamsin_tests::deadline::wait_for;
 use khamsin_tests::pages::Pages;
@@ -236,6 +236,9 @@ fn shared_address(mode: &str) -> Result<()> {
     let url = format!("http://{KERNEL_V4}/small");
     let got = bed.client().run("curl", &["-sS", "--max-time", "10", &url], CLIENT_LIMIT)?;
     ensure!(got.stdout == pages.bytes("small")?, "another page");
+    let over_v6 = format!("http://[{KERNEL_V6}]/small");
+    let got = bed.client().run("curl", &["-g", "-sS", "--max-time", "10", &over_v6], CLIENT_LIMIT)?;
+    ensure!(got.stdout == pages.bytes("small")?, "another page over IPv6");
     let mut wrk = bed.client().command("wrk");
     wrk.args(["-t1", "-c16", "-d2s", &url]);
     let load = Running::start(wrk, None)?;
@@ -246,7 +249,9 @@ fn shared_address(mode: &str) -> Result<()> {
     let fresh = bed.client().enter(|| TcpStream::connect((KERNEL_V4, 22)))??;
     fresh.set_read_timeout(Some(Duration::from_secs(10)))?;
     say(&fresh, "a new session under load")?;
-    bed.client().run("ping", &["-c", "2", "-i", "0.05", "-W", "5", KERNEL_V4], CLIENT_LIMIT)?;
+    for kernel in [KERNEL_V4, KERNEL_V6] {
+        bed.client().run("ping", &["-c", "2", "-i", "0.05", "-W", "5", kernel], CLIENT_LIMIT)?;
+    }
     let report = load.finish(CLIENT_LIMIT)?.ok()?.text();
     ensure!(!report.contains("Socket errors"), "{report}");
     server.stop()?;
