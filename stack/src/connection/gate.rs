@@ -5,7 +5,7 @@
 //! the window, no acknowledgement of what was never sent, no FIN on or beyond the window's edge.
 
 use super::{Connection, Env, Fate};
-use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US, STORE_MAX};
+use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
 use crate::wire::{self, Flags, Segment};
 use crate::{CloseReason, Instant, Queue};
 
@@ -131,13 +131,9 @@ impl<S> Connection<S> {
             tx.machine_ack = tx.machine_ack.wrapping_add(1);
             self.tell_machine_fin_acked(env);
         }
-        let tx = &self.tx;
-        if self.wishes.short_of_room.get() {
-            let room = tx.store.room(&env.world.pool);
-            if tx.store.start() == tx.store.end() || room >= self.wishes.room_then.get() + STORE_MAX / 4 {
-                self.wishes.short_of_room.set(false);
-                self.wishes.ready = true;
-            }
+        if self.wishes.short_of_room.get() && self.has_more_room(&env.world.pool) {
+            self.wishes.short_of_room.set(false);
+            self.wishes.ready = true;
         }
     }
 

@@ -10,7 +10,7 @@ mod receive;
 mod stream;
 
 use crate::app::App;
-use crate::limits::STORE_RETRY_US;
+use crate::limits::{STORE_MAX, STORE_RETRY_US};
 use crate::machine::{Machine, Refused, Unit};
 use crate::recovery::Sender;
 use crate::store::{BlockPool, Store};
@@ -88,8 +88,14 @@ struct Wishes {
     wake_at: Option<Instant>,
     /// It asked for room and got less than it could use.
     short_of_room: core::cell::Cell<bool>,
-    /// Send room when that happened, bytes.
-    room_then: core::cell::Cell<usize>,
+    /// Send room at the end of the last callback that fell short of it, bytes.
+    room_then: usize,
+    /// Bytes kept at that time.
+    kept_then: u64,
+    /// When it is asked again because other connections held the blocks it wanted.
+    retry_at: Option<Instant>,
+    /// Times it was asked so in vain.
+    retries: u8,
     abort: bool,
     /// Something was consumed or written in the current callback.
     progress: bool,
@@ -209,13 +215,19 @@ impl<S> Connection<S> {
         if self.wishes.wake_at.is_some_and(|at| at <= now) {
             self.wishes.wake_at = None;
             self.with_app(env, |session, stream, now| app.expired(now, session, stream));
+            self.wishes.ready |= self.wants_more();
+        }
+        if self.wishes.retry_at.is_some_and(|at| at <= now) {
+            self.wishes.retry_at = None;
+            self.wishes.ready = true;
         }
         Fate::Live
     }
 
     /// The earliest instant at which [`on_timer`](Self::on_timer) has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [self.tx.sender.deadline(), self.rx.ack_deadline, self.wishes.wake_at, self.fin_wait_2_ends]
+        let wishes = &self.wishes;
+        [self.tx.sender.deadline(), self.rx.ack_deadline, wishes.wake_at, wishes.retry_at, self.fin_wait_2_ends]
             .into_iter()
             .flatten()
             .min()
@@ -224,21 +236,37 @@ impl<S> Connection<S> {
     fn run_app<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) {
         for _ in 0..crate::limits::READY_PASSES {
             self.with_app(env, |session, stream, now| app.ready(now, session, stream));
-            let again = self.wishes.progress && !self.wishes.abort && self.unit.unread() > 0;
-            if !again {
-                self.retry_without_blocks(env.now);
+            if !self.wants_more() {
                 return;
             }
         }
         self.wishes.ready = true;
     }
 
-    /// A connection that got no block because others hold them all has nothing in flight that would wake it.
-    fn retry_without_blocks(&mut self, now: Instant) {
-        if self.wishes.short_of_room.get() && self.tx.store.start() == self.tx.store.end() {
-            let retry = now.plus_micros(STORE_RETRY_US);
-            self.wishes.wake_at = Some(self.wishes.wake_at.map_or(retry, |at| at.min(retry)));
+    /// Whether the application is called again without an event: it got on, and bytes are still unread.
+    fn wants_more(&self) -> bool {
+        self.wishes.progress && !self.wishes.abort && self.unit.unread() > 0
+    }
+
+    /// Remembers how much room there was for an application that could use more. One that got no block because others
+    /// hold them all has nothing in flight that would wake it.
+    #[cold]
+    fn note_short_of_room(&mut self, now: Instant, pool: &BlockPool) {
+        let store = &self.tx.store;
+        self.wishes.room_then = store.room(pool);
+        self.wishes.kept_then = store.len();
+        self.wishes.retries = if self.wishes.progress { 0 } else { self.wishes.retries.saturating_add(1) };
+        if store.is_empty() && pool.free() < pool.blocks() {
+            // It may merely have looked, and all who looked must not come back a hundred times a second.
+            self.wishes.retry_at = Some(now.plus_micros(STORE_RETRY_US << self.wishes.retries.min(6)));
         }
+    }
+
+    /// Whether acknowledgements have made enough room for an application that fell short of it: a good part of a store, or
+    /// half of what was kept.
+    fn has_more_room(&self, pool: &BlockPool) -> bool {
+        let store = &self.tx.store;
+        store.len() <= self.wishes.kept_then / 2 || store.room(pool) >= self.wishes.room_then + STORE_MAX / 4
     }
 
     /// Ends the connection: what can be used again, and the session for its last call.

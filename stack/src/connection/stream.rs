@@ -36,15 +36,16 @@ impl<S> Connection<S> {
             counters: &mut env.world.counters,
         };
         call(session, &mut view, env.now);
+        if self.wishes.short_of_room.get() {
+            self.note_short_of_room(env.now, &env.world.pool);
+        }
     }
 }
 
 impl View<'_> {
     /// The application could use more room than there is: it is to hear when there is more.
-    fn fell_short(&self, room: usize) {
-        if !self.wishes.short_of_room.replace(true) {
-            self.wishes.room_then.set(room);
-        }
+    fn fell_short(&self) {
+        self.wishes.short_of_room.set(true);
     }
 }
 
@@ -74,7 +75,7 @@ impl Stream for View<'_> {
         });
         if offered == 0 {
             self.counters.store_exhausted += u64::from(self.pool.free() == 0);
-            self.fell_short(0);
+            self.fell_short();
         }
         self.wishes.progress |= n > 0;
         n
@@ -88,7 +89,7 @@ impl Stream for View<'_> {
         if sent {
             self.wishes.progress = true;
         } else {
-            self.fell_short(self.send_capacity());
+            self.fell_short();
         }
         sent
     }
@@ -99,7 +100,7 @@ impl Stream for View<'_> {
         }
         let room = self.tx.store.room(self.pool);
         if room < STORE_MAX {
-            self.fell_short(room);
+            self.fell_short();
         }
         room
     }

@@ -113,17 +113,30 @@ pub struct Diary {
     pub mute: bool,
     /// Do not close when the peer does.
     pub stays: bool,
+    /// Ask for room before sending, as an echo does.
+    pub asks_first: bool,
+    /// Read nothing for a second, then one byte, then the rest.
+    pub sips: bool,
+    /// Calls of `ready`.
+    pub calls: usize,
+    /// Panic at the next connection.
+    pub panics_at_open: bool,
 }
 
 impl App for Diary {
     type Session = usize;
     fn open(&mut self, _: Instant, _: Listener, _: SocketAddr) -> usize {
+        assert!(!self.panics_at_open, "as asked");
         self.events.borrow_mut().push(Event::Open);
         0
     }
     fn ready(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
+        self.calls += 1;
         if self.deaf {
             return;
+        }
+        if self.sips && self.events.borrow().last() == Some(&Event::Open) {
+            return stream.wake_at(Some(now + Duration::from_secs(1)));
         }
         self.send_big(left, stream);
         let mut data = Vec::new();
@@ -156,6 +169,14 @@ impl App for Diary {
     }
     fn expired(&mut self, _: Instant, _: &mut usize, stream: &mut impl Stream) {
         self.events.borrow_mut().push(Event::Expired);
+        if self.sips {
+            let mut sip = Vec::new();
+            stream.recv(|bytes| {
+                sip.extend(bytes.first());
+                sip.len()
+            });
+            return self.events.borrow_mut().push(Event::Data(sip));
+        }
         send_all(stream, b"ding");
     }
     fn closed(&mut self, _: usize, reason: CloseReason) {
@@ -165,6 +186,9 @@ impl App for Diary {
 
 impl Diary {
     fn send_big(&self, left: &mut usize, stream: &mut impl Stream) {
+        if *left > 0 && self.asks_first {
+            stream.send_capacity();
+        }
         while *left > 0 {
             let n = stream.send(|room| {
                 let n = room.len().min(*left);
@@ -385,6 +409,16 @@ impl World {
         self.send(ack(1, 1));
         self.silence();
         assert_eq!(self.shard.live(), 1);
+    }
+    /// The next port's connection, beside those that are.
+    pub fn establish_more(&mut self) {
+        let before = self.shard.live();
+        self.key.peer_port += 1;
+        self.send(syn());
+        self.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+        self.send(ack(1, 1));
+        self.silence();
+        assert_eq!(self.shard.live(), before + 1);
     }
     /// Every buffer is back and nothing is held for anybody.
     #[track_caller]
