@@ -71,6 +71,10 @@ impl TimeWaitTable {
 
     /// The record that must go before another can come.
     pub(crate) fn oldest_if_full(&mut self) -> Option<(u32, FlowKey)> {
+        while self.used == self.capacity && !self.ring[self.head].live {
+            self.head = (self.head + 1) % self.capacity;
+            self.used -= 1;
+        }
         if self.used < self.capacity { None } else { self.pop(|_| true) }
     }
 
@@ -128,5 +132,18 @@ mod tests {
             table.insert(t, key(port), 0, 0);
             assert!(table.len() <= 2);
         }
+    }
+
+    #[test]
+    fn what_was_removed_makes_room_before_what_lives() {
+        let mut table = TimeWaitTable::new(2);
+        let t = Instant::from_millis(1);
+        let a = table.insert(t, key(1), 0, 0);
+        table.insert(t, key(2), 0, 0);
+        table.remove(a);
+        assert_eq!(table.oldest_if_full(), None);
+        table.insert(t, key(3), 0, 0);
+        assert_eq!(table.len(), 2);
+        assert_eq!(table.oldest_if_full().map(|(_, k)| k), Some(key(2)));
     }
 }
