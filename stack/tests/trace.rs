@@ -265,3 +265,46 @@ fn a_full_time_wait_table_forgets_its_oldest() {
     w.send(fin(5, 2));
     w.expect_ack(2, 6);
 }
+
+#[test]
+fn a_panic_at_open_costs_that_connection_and_no_other() {
+    let mut w = World::established();
+    w.app.panics_at_open = true;
+    w.key.peer_port += 1;
+    let first = w.server_isn;
+    for _ in 0..40 {
+        w.key.peer_port += 1;
+        w.send(syn());
+        w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+        w.send(ack(1, 1));
+        assert!(w.next().expect("a reset").flags.rst());
+    }
+    assert_eq!(w.counters().closed_panicked, 40);
+    w.app.panics_at_open = false;
+    w.establish_more();
+    w.key.peer_port = 40_000;
+    w.server_isn = first;
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+}
+
+/// RFC 9293 3.10.7.4: a segment that is acceptable and carries nothing is no reason to speak. Two ends that both answer
+/// would never stop.
+#[test]
+fn time_wait_does_not_answer_a_bare_acknowledgement() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.expect(Flags(0x11), 1, 5, b"");
+    w.send(fin(5, 2));
+    w.expect_ack(2, 6);
+    assert_eq!(w.shard.time_wait(), 1);
+    w.send(ack(6, 2));
+    w.silence();
+    // What was sent again is answered: our acknowledgement was lost.
+    w.send(fin(5, 2));
+    w.expect_ack(2, 6);
+    w.send(data(6, 2, b"late"));
+    w.expect_ack(2, 6);
+    w.send(ack(5, 2));
+    w.expect_ack(2, 6);
+}

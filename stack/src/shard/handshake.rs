@@ -1,12 +1,13 @@
 //! From SYN to connection, and from connection to TIME-WAIT and back.
 
+use super::lifecycle::guard;
 use super::{Flow, Shard};
 use crate::app::App;
 use crate::connection::{Connection, link_mss};
 use crate::limits::TIMERS_PER_TURN;
 use crate::syn::{SynDue, SynRecord};
 use crate::wire::{Flags, LinkView, Outgoing, Segment, tcp_options};
-use crate::{Instant, Queue};
+use crate::{CloseReason, Instant, Queue};
 
 /// TIME-WAIT must not be entered again with numbers the old connection used: this far beyond them a new one starts.
 const TIME_WAIT_STEP: u32 = 65_536 * 2;
@@ -148,7 +149,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         };
         let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
         let listener = self.listeners[usize::from(record.listener)];
-        let session = app.open(now, listener, record.key.peer_addr());
+        let mut session = None;
+        guard(|| session = Some(app.open(now, listener, record.key.peer_addr())));
+        let Some(session) = session else {
+            self.live.give_parts(parts);
+            return self.refuse(queue, &record, CloseReason::Panicked);
+        };
         match Connection::establish(&mut self.world, parts, &record, segment.window, session) {
             Ok(connection) => {
                 let id = self.live.insert(connection);
@@ -162,9 +168,25 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Err((_, parts, session)) => {
                 self.live.give_parts(parts);
                 self.world.counters.drop_accept_full += 1;
-                app.closed(session, crate::CloseReason::Aborted);
+                self.refuse(queue, &record, CloseReason::Aborted);
+                self.tell_closed(app, session, CloseReason::Aborted);
             }
         }
+    }
+
+    /// Resets a connection that its peer believes in and that never came to be.
+    fn refuse(&mut self, queue: &mut Q, record: &SynRecord, reason: CloseReason) {
+        self.world.counters.accepted += 1;
+        super::lifecycle::count(&mut self.world.counters, reason);
+        let reset = Outgoing {
+            seq: record.iss.wrapping_add(1),
+            ack: record.irs.wrapping_add(1),
+            flags: Flags::RST | Flags::ACK,
+            window: 0,
+            options: &[],
+            payload_len: 0,
+        };
+        self.send_bare(queue, &record.template, &reset);
     }
 
     /// A segment of a flow in TIME-WAIT (RFC 9293 3.10.7.4; RFC 1337: resets are ignored).
@@ -191,6 +213,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             let beyond = record.snd_nxt.wrapping_add(TIME_WAIT_STEP);
             let iss = if iss.wrapping_sub(record.snd_nxt) as i32 > 0 { iss } else { beyond };
             return self.accept_syn(now, queue, link, segment, bytes, iss);
+        }
+        // Acceptable, and nothing in it: an answer would only draw another from a peer in the same state.
+        if segment.seq == record.rcv_nxt && segment.sequence_len() == 0 {
+            return;
         }
         if !self.world.challenge.allow(now) {
             self.world.counters.challenge_limited += 1;

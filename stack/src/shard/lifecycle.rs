@@ -1,6 +1,6 @@
 //! Live connections: their segments, their timers, their turn with the application, and their end.
 //!
-//! Everything that runs over one connection runs inside [`guard`]: a panic, in smoltcp or in an application, ends that
+//! Everything that runs over one connection runs inside [`guard_fate`]: a panic, in smoltcp or in an application, ends that
 //! connection with a reset and a counter, and the shard goes on.
 
 use core::panic::AssertUnwindSafe;
@@ -14,10 +14,15 @@ use crate::{CloseReason, Counters, Instant, Queue};
 
 /// Runs `work`; a panic in it becomes the end of the connection it worked on.
 #[inline]
-fn guard(work: impl FnOnce() -> Fate) -> Fate {
+fn guard_fate(work: impl FnOnce() -> Fate) -> Fate {
     // What `work` left half done is the connection, which is dissolved, and smoltcp's interface, which is rebuilt; a
     // frame being written lies in `Env::frame` and is given back.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Fate::Over(CloseReason::Panicked))
+}
+
+/// Runs `work` of the application's; says whether it came to its end.
+pub(super) fn guard(work: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(work)).is_ok()
 }
 
 impl<A: App, Q: Queue> Shard<A, Q> {
@@ -116,7 +121,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     ) -> Fate {
         let Some(connection) = self.live.get_mut(id) else { return Fate::Live };
         let mut env = Env { now, queue: &mut *queue, frame: &mut self.frame, world: &mut self.world };
-        let fate = guard(|| work(connection, &mut env));
+        let fate = guard_fate(|| work(connection, &mut env));
         if fate == Fate::Over(CloseReason::Panicked) {
             self.after_panic(now, queue, id);
         }
@@ -131,10 +136,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.world.machine.rebuild();
         if let Some(connection) = self.live.get_mut(id) {
             let mut env = Env { now, queue, frame: &mut self.frame, world: &mut self.world };
-            let _ = guard(|| {
-                connection.send_reset(&mut env);
-                Fate::Live
-            });
+            guard(|| connection.send_reset(&mut env));
         }
     }
 
@@ -164,17 +166,18 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let (parts, session) = connection.dissolve(&mut self.world);
         self.live.give_parts(parts);
         if let Some(session) = session {
-            // The application's code too may panic.
-            let told = guard(|| {
-                app.closed(session, reason);
-                Fate::Live
-            });
-            self.world.counters.closed_panicked += u64::from(told != Fate::Live);
+            self.tell_closed(app, session, reason);
         }
+    }
+
+    /// A session's last call; the application's code may panic here too.
+    pub(super) fn tell_closed(&mut self, app: &mut A, session: A::Session, reason: CloseReason) {
+        let told = guard(|| app.closed(session, reason));
+        self.world.counters.closed_panicked += u64::from(!told);
     }
 }
 
-fn count(counters: &mut Counters, reason: CloseReason) {
+pub(super) fn count(counters: &mut Counters, reason: CloseReason) {
     match reason {
         CloseReason::Finished => counters.closed_finished += 1,
         CloseReason::PeerReset => counters.closed_reset += 1,
