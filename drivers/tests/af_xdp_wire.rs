@@ -326,7 +326,10 @@ fn the_device_lets_solicitations_of_our_addresses_in() {
     attachment.update(&six("fd00::ab:cdef")).unwrap();
     assert!(groups().contains("33:33:ff:ab:cd:ef") && !groups().contains("33:33:ff:12:34:56"), "{}", groups());
     drop((queues, attachment));
-    assert!(!groups().contains("33:33:ff"), "{}", groups());
+    // A child that another test forks at this moment holds our sockets until its exec closes them.
+    let gone = || !groups().contains("33:33:ff");
+    let patience = std::iter::repeat_with(|| std::thread::sleep(std::time::Duration::from_millis(20))).take(100);
+    assert!(gone() || patience.into_iter().any(|()| gone()), "{}", groups());
 }
 
 #[test]
