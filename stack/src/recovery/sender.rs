@@ -78,7 +78,7 @@ pub struct Sender {
     dup_acks: u8,
     /// Doublings of the retransmission timeout.
     backoffs: u8,
-    /// The doublings of the last timeout were taken back although nothing was measured since.
+    /// Doublings were taken back once since the last measurement.
     forgiven: bool,
     /// Doublings of the probe interval, until the window opens.
     probes: u8,

@@ -101,12 +101,12 @@ impl Sender {
     }
 
     /// Progress after a timeout, which measures nothing: the ACK may be that of the first copy (Karn). If it is, the round
-    /// trip has outgrown the timeout, and only the doubled timeout lets a segment live long enough to be measured. If it
-    /// is not, a lossy path would crawl from one doubled timeout to the next. So the doublings are taken back every other
-    /// time: a true measurement follows in two rounds, and losses do not add up.
+    /// trip has outgrown the timeout, and only a doubled timeout lets a segment live long enough to be measured. If it
+    /// is not, a lossy path would crawl from one doubled timeout to the next. So the doublings are taken back once; from
+    /// then on they stay, and grow, until there is a measurement.
     fn forgive(&mut self) {
-        self.forgiven = !self.forgiven;
-        if self.forgiven {
+        if !self.forgiven {
+            self.forgiven = true;
             self.backoffs = 0;
         }
     }

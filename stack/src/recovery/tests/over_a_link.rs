@@ -64,7 +64,7 @@ fn random_loss_both_ways_delivers_everything() {
         let out = transfer(1448, 300_000, link, Reader::default(), 36_000);
         assert_eq!(out.delivered, 300_001, "seed {seed}, loss {loss}/1000: {out:?}");
         // 300 in 1000 both ways is beyond what TCP is made for; it still must not crawl from one minute to the next.
-        let limit_s = if loss == 300 { 900 } else { 20 };
+        let limit_s = if loss == 300 { 1200 } else { 20 };
         assert!(out.finished_us.is_some_and(|us| us < limit_s * 1_000_000), "seed {seed}, loss {loss}/1000: {out:?}");
     }
 }
@@ -99,9 +99,9 @@ fn a_reader_that_sleeps_is_probed_and_served_when_it_wakes() {
 
 #[test]
 fn a_path_that_becomes_slower_than_the_timeout_is_measured_again() {
-    // 20 ms become 600, 900 or 3000 ms in the middle: every segment is sent again before its ACK can come, until a
+    // 20 ms become up to 3000 ms in the middle: every segment is sent again before its ACK can come, until a
     // doubled timeout waits for one.
-    for delay_ms in [150, 300, 450, 1500] {
+    for delay_ms in [150, 300, 450, 600, 1000, 1200, 1400, 1500] {
         let link = Link { slower: (150_000, delay_ms * 1000), queue_bytes: 1 << 30, ..Link::default() };
         let out = transfer(1448, 3_000_000, link, Reader::default(), 3600);
         println!("{delay_ms} ms: {out:?}");

@@ -98,7 +98,7 @@ fn a_segment_that_was_sent_twice_measures_nothing() {
     assert_eq!(s.on_timeout(ms(2001)), Timeout::Retransmit);
     resend(&mut s, ms(2001));
     ack(&mut s, ms(2002), 3 * MSS);
-    assert_eq!((s.srtt_us(), s.rto_us()), (None, 2_000_000), "the second time it stays, until there is a measurement");
+    assert_eq!((s.srtt_us(), s.rto_us()), (None, 2_000_000), "then it stays, until there is a measurement");
     send(&mut s, ms(2002), MSS);
     assert_eq!(s.deadline(), Some(ms(4002)));
     ack(&mut s, ms(2102), 4 * MSS);
