@@ -3,11 +3,11 @@
 /// Timeout before the first measurement, microseconds (RFC 6298 2.1).
 pub const RTO_INITIAL_US: u64 = 1_000_000;
 /// Least timeout, microseconds. RFC 6298 2.4 says 1 s; Linux (`TCP_RTO_MIN`) and everyone who answers it live with 200 ms.
+/// As Linux has it, this is what the timeout adds to the round trip at least: a peer may hold an acknowledgement back for
+/// as long at any distance.
 pub const RTO_MIN_US: u64 = 200_000;
 /// Longest timeout and longest wait between probes, microseconds (RFC 6298 2.5).
 pub const RTO_MAX_US: u64 = 60_000_000;
-/// Variation below this counts as this, microseconds: deadlines are kept to a tick of the timing wheel.
-const GRANULARITY_US: u32 = 1024;
 
 /// The estimator. All times in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl Rtt {
             self.variation = (3 * self.variation + self.srtt.abs_diff(rtt)) / 4;
             self.srtt = ((7 * u64::from(self.srtt) + u64::from(rtt)) / 8).max(1) as u32;
         }
-        let rto = u64::from(self.srtt) + u64::from((4 * self.variation).max(GRANULARITY_US));
-        self.rto = rto.clamp(RTO_MIN_US, RTO_MAX_US) as u32;
+        let rto = u64::from(self.srtt) + u64::from(4 * self.variation).max(RTO_MIN_US);
+        self.rto = rto.min(RTO_MAX_US) as u32;
     }
 }

@@ -38,7 +38,7 @@ fn it_is_probed_with_one_byte_ever_more_seldom_and_for_ever_while_answered() {
         assert_eq!(send(&mut s, now.plus_micros(20_000), 5 * MSS - 1), 0);
         assert_eq!(s.next_retransmission(), None);
     }
-    assert_eq!(waits[..10], [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000]);
+    assert_eq!(waits[..10], [220, 440, 880, 1760, 3520, 7040, 14_080, 28_160, 56_320, 60_000]);
     assert_eq!(waits[99], 60_000);
     assert_eq!(u64::from(s.cwnd()), 12 * MSS, "a closed window is no congestion");
 }
@@ -83,7 +83,7 @@ fn it_opens_by_itself_before_the_first_probe() {
     let mut s = closed();
     s.on_ack(ms(100), 10 * MSS, Some(1 << 20), true);
     assert_eq!(send(&mut s, ms(100), 5 * MSS), 5 * MSS);
-    assert_eq!(s.deadline(), Some(ms(300)), "now the retransmission timer");
+    assert_eq!(s.deadline(), Some(ms(320)), "now the retransmission timer");
 }
 
 #[test]
@@ -91,8 +91,8 @@ fn a_sliver_of_a_window_is_used_when_the_timer_expires() {
     let mut s = closed();
     s.on_ack(ms(50), 10 * MSS, Some(300), true);
     assert_eq!(send(&mut s, ms(50), 5 * MSS), 0, "silly");
-    assert_eq!(s.deadline(), Some(ms(220)), "an ACK does not push it back");
-    assert_eq!(probe(&mut s), (ms(220), 10 * MSS, 300));
+    assert_eq!(s.deadline(), Some(ms(240)), "an ACK does not push it back");
+    assert_eq!(probe(&mut s), (ms(240), 10 * MSS, 300));
 }
 
 #[test]

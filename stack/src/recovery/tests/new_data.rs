@@ -90,9 +90,9 @@ fn a_long_pause_brings_the_window_back_to_its_start() {
         ack(&mut s, ms(round * 20 + 20), to);
     }
     assert_eq!(u64::from(s.cwnd()), 20 * MSS);
-    assert_eq!(s.rto_us(), RTO_MIN_US);
-    assert_eq!(s.allowance(ms(80 + 200), MUCH, false), 20 * MSS, "a pause of one timeout is none");
-    assert_eq!(s.allowance(ms(80 + 201), MUCH, false), 10 * MSS);
+    assert_eq!(s.rto_us(), 20_000 + RTO_MIN_US);
+    assert_eq!(s.allowance(ms(80 + 220), MUCH, false), 20 * MSS, "a pause of one timeout is none");
+    assert_eq!(s.allowance(ms(80 + 221), MUCH, false), 10 * MSS);
 }
 
 #[test]

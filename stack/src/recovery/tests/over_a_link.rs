@@ -64,7 +64,7 @@ fn random_loss_both_ways_delivers_everything() {
         let out = transfer(1448, 300_000, link, Reader::default(), 36_000);
         assert_eq!(out.delivered, 300_001, "seed {seed}, loss {loss}/1000: {out:?}");
         // 300 in 1000 both ways is beyond what TCP is made for; it still must not crawl from one minute to the next.
-        let limit_s = if loss == 300 { 1200 } else { 20 };
+        let limit_s = if loss == 300 { 1500 } else { 20 };
         assert!(out.finished_us.is_some_and(|us| us < limit_s * 1_000_000), "seed {seed}, loss {loss}/1000: {out:?}");
     }
 }
@@ -74,8 +74,8 @@ fn a_blackout_ends_the_connection_after_the_stated_time() {
     let link = Link { blackout: 100_000..u64::MAX, ..Link::default() };
     let out = transfer(1448, 60_000_000, link, Reader::default(), 3600);
     let after = out.gave_up_us.expect("it gave up") - 100_000;
-    // 9 doublings of 200 ms, then 7 waits of 60 s.
-    assert!((522_000_000..524_000_000).contains(&after), "{after} us");
+    // 9 doublings of 220 ms, then 7 waits of 60 s.
+    assert!((532_000_000..534_000_000).contains(&after), "{after} us");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_reader_that_sleeps_is_probed_and_served_when_it_wakes() {
         let out = transfer(1448, 1_000_000, Link::default(), reader, 3600);
         println!("update lost {update_lost}: {out:?}");
         assert!(out.probes >= 6 && out.timeouts == 0, "{out:?}");
-        let limit = if update_lost { 27_000_000 } else { 21_000_000 };
+        let limit = if update_lost { 29_000_000 } else { 21_000_000 };
         assert!(out.finished_us.is_some_and(|us| us < limit), "{out:?}");
     }
 }
