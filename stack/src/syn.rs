@@ -23,6 +23,10 @@ pub(crate) struct SynRecord {
     pub(crate) sack: bool,
     /// Position in the shard's list of listeners.
     pub(crate) listener: u16,
+    /// When the SYN|ACK went out.
+    sent_at: Instant,
+    /// Its round trip says nothing (any more): it went out twice, or its ACK could not be taken.
+    unmeasurable: bool,
     retries: u8,
 }
 
@@ -40,8 +44,20 @@ impl SynRecord {
             peer_shift: said.window_scale,
             sack: said.sack_permitted,
             listener,
+            sent_at: Instant::ZERO,
+            unmeasurable: false,
             retries: 0,
         }
+    }
+
+    /// What the handshake says of the path: its round trip, microseconds, if the SYN|ACK went out once (Karn).
+    pub(crate) fn round_trip_us(&self, now: Instant) -> Option<u64> {
+        (!self.unmeasurable).then(|| now.micros_since(self.sent_at))
+    }
+
+    /// Whether nobody answered the first SYN|ACK in time.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.retries > 0
     }
 
     /// The options of our SYN|ACK: what we take, and what of the peer's we understood.
@@ -92,13 +108,20 @@ impl SynTable {
     /// Adds a record whose SYN|ACK goes out `now`; `None` when the table is full.
     pub(crate) fn insert(&mut self, now: Instant, record: SynRecord) -> Option<u32> {
         let id = self.free.pop()?;
-        self.records[id as usize] = Some(record);
+        self.records[id as usize] = Some(SynRecord { sent_at: now, ..record });
         self.wheel.arm(id, now.plus_micros(SYN_ACK_RTO_US));
         Some(id)
     }
 
     pub(crate) fn record(&self, id: u32) -> Option<&SynRecord> {
         self.records[id as usize].as_ref()
+    }
+
+    /// The round trip of this handshake cannot be told any more.
+    pub(crate) fn spoil_round_trip(&mut self, id: u32) {
+        if let Some(record) = self.records[id as usize].as_mut() {
+            record.unmeasurable = true;
+        }
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Option<SynRecord> {
@@ -117,6 +140,7 @@ impl SynTable {
                 return Some(SynDue::Expired(id));
             }
             record.retries += 1;
+            record.unmeasurable = true;
             self.wheel.arm(id, now.plus_micros(SYN_ACK_RTO_US << record.retries));
             return Some(SynDue::Retransmit(id));
         }

@@ -88,11 +88,63 @@ fn a_tail_loss_waits_for_the_timer() {
     let mut w = World::established();
     w.send(data(1, 1, b"hello"));
     w.expect_data(1, 6, b"hello");
-    w.pass(900);
+    w.pass(190);
     w.silence();
-    w.pass(300);
+    w.pass(30);
     w.expect_data(1, 6, b"hello");
     assert_eq!((w.counters().rto_expired, w.counters().retransmitted), (1, 1));
+}
+
+/// RFC 6298 2: the handshake is the first measurement.
+#[test]
+fn the_handshake_measures_the_path() {
+    let mut w = World::new();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.pass(100);
+    w.send(ack(1, 1));
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    // 100 ms and twice its variation of 50 ms, doubled.
+    w.pass(290);
+    w.silence();
+    w.pass(20);
+    w.expect_data(1, 6, b"hello");
+}
+
+/// RFC 5681 3.1, RFC 6298 5.7: after a lost SYN|ACK, one segment and three seconds.
+#[test]
+fn a_lost_handshake_makes_a_careful_start() {
+    let mut w = World::new();
+    w.send(syn());
+    w.pass(1_100);
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(data(1, 1, b"big"));
+    assert_eq!(w.queue.tx.len(), 1);
+    w.queue.tx.clear();
+    w.pass(2_900);
+    w.silence();
+    w.pass(200);
+    assert_eq!(w.next().expect("again").seq, 1);
+}
+
+/// A SYN|ACK that was asked for twice measures nothing (Karn): the first timeout is a second.
+#[test]
+fn a_repeated_syn_spoils_the_measurement() {
+    let mut w = World::new();
+    w.send(syn());
+    w.send(syn());
+    w.queue.tx.clear();
+    w.server_isn = 0;
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.pass(900);
+    w.silence();
+    w.pass(200);
+    w.expect_data(1, 6, b"hello");
 }
 
 #[test]

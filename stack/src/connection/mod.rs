@@ -127,6 +127,7 @@ pub(crate) type Parts = (Unit, Store);
 impl<S> Connection<S> {
     /// Brings a connection to life from its handshake. `window` is the one of the handshake's ACK, as it stood on the wire.
     pub(crate) fn establish(
+        now: Instant,
         world: &mut World,
         parts: Parts,
         syn: &SynRecord,
@@ -143,6 +144,12 @@ impl<S> Connection<S> {
         let window = u64::from(window) << peer_shift;
         let mss = syn.peer_mss.min(link_mss(&world.caps, &syn.key));
         let base = syn.iss.wrapping_add(1);
+        let mut sender = Sender::new(usize::from(mss), window);
+        if syn.was_lost() {
+            sender.handshake_was_lost();
+        } else if let Some(rtt_us) = syn.round_trip_us(now) {
+            sender.seed_rtt(rtt_us);
+        }
         Ok(Connection {
             key: syn.key,
             listed: false,
@@ -150,7 +157,7 @@ impl<S> Connection<S> {
             rx: Receive::new(syn.irs.wrapping_add(1), syn.sack),
             tx: Transmit {
                 store,
-                sender: Sender::new(usize::from(mss), window),
+                sender,
                 base,
                 machine_ack,
                 mss,

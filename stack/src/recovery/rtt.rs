@@ -37,6 +37,13 @@ impl Rtt {
         (self.rto() << backoffs.min(16)).min(RTO_MAX_US)
     }
 
+    /// The first timeout was too short for the handshake (RFC 6298 5.7).
+    pub(super) fn handshake_was_lost(&mut self) {
+        if self.srtt == 0 {
+            self.rto = 3 * RTO_INITIAL_US as u32;
+        }
+    }
+
     /// One measurement of a segment that was sent once (Karn).
     pub(super) fn sample(&mut self, rtt_us: u64) {
         let rtt = rtt_us.clamp(1, RTO_MAX_US) as u32;

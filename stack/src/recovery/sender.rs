@@ -133,8 +133,10 @@ impl Sender {
         self.rtt.sample(rtt_us);
     }
 
-    /// The SYN|ACK had to be sent again: start with a window of one segment (RFC 5681 3.1).
+    /// The SYN|ACK had to be sent again: start with a window of one segment (RFC 5681 3.1) and a timeout of three seconds
+    /// (RFC 6298 5.7).
     pub fn handshake_was_lost(&mut self) {
+        self.rtt.handshake_was_lost();
         self.congestion.after_lost_handshake(self.mss());
     }
 

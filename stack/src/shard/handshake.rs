@@ -110,6 +110,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             if segment.seq == record.irs {
                 // Our SYN|ACK was lost, or is slow.
                 self.world.counters.syn_retransmitted += 1;
+                self.syn.spoil_round_trip(position);
                 self.send_syn_ack(queue, position);
             } else {
                 // The peer started over.
@@ -145,6 +146,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let Some(parts) = (if self.live.is_full() { None } else { self.live.take_parts() }) else {
             // The record stays: the peer believes in the connection and will ask again.
             self.world.counters.drop_accept_full += 1;
+            self.syn.spoil_round_trip(position);
             return;
         };
         let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
@@ -155,7 +157,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.live.give_parts(parts);
             return self.refuse(queue, &record, CloseReason::Panicked);
         };
-        match Connection::establish(&mut self.world, parts, &record, segment.window, session) {
+        match Connection::establish(now, &mut self.world, parts, &record, segment.window, session) {
             Ok(connection) => {
                 let id = self.live.insert(connection);
                 let hash = self.flows.hash(&record.key);
