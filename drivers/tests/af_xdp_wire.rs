@@ -376,7 +376,9 @@ fn holder() {
     if std::env::var_os("KHAMSIN_TEST_HOLDER").is_none() {
         return;
     }
-    match open(&config(Mode::Native)) {
+    let shared = || Config { steering: Steering::Shared { ports: vec![80] }, ..config(Mode::Native) };
+    // Each way to live on an interface has a program of its own.
+    match open(&shared()).map(drop).and_then(|()| open(&config(Mode::Native))) {
         Ok((mut queues, _attachment)) => {
             println!("holding");
             serve(&mut queues[0], &AtomicBool::new(false));

@@ -66,20 +66,12 @@ impl Assembler {
         self.emit(0xb7, to, Reg(0), 0, value);
     }
 
-    pub(super) fn add(&mut self, to: Reg, from: Reg) {
-        self.emit(0x0f, to, from, 0, 0);
-    }
-
     pub(super) fn add_imm(&mut self, to: Reg, value: i32) {
         self.emit(0x07, to, Reg(0), 0, value);
     }
 
     pub(super) fn and_imm(&mut self, to: Reg, value: i32) {
         self.emit(0x57, to, Reg(0), 0, value);
-    }
-
-    pub(super) fn shift_left(&mut self, to: Reg, bits: i32) {
-        self.emit(0x67, to, Reg(0), 0, bits);
     }
 
     /// `to = *(base + offset)`, in the byte order of the machine.

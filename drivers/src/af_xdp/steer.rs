@@ -75,6 +75,8 @@ const REDIRECT_MAP: i32 = 51;
 const ETHERNET_LEN: i32 = 14;
 const VLAN_LEN: i32 = 4;
 const IPV6_LEN: i32 = 40;
+/// Lengths that an IPv4 header can have, in words of 4 bytes.
+const IPV4_HEADER_WORDS: core::ops::RangeInclusive<u32> = 5..=15;
 const PROTO_ICMP: u32 = 1;
 const PROTO_TCP: u32 = 6;
 const PROTO_ICMPV6: u32 = 58;
@@ -271,14 +273,21 @@ impl Program {
     }
 
     /// Moves `HEADER` behind the IPv4 header that it is at, options included; passes what is not IPv4.
+    ///
+    /// A branch for each length: adding a length that is not a constant to a packet pointer takes CAP_PERFMON, the right to
+    /// read the kernel's memory, and steering does not need that.
     fn skip_v4_header(&mut self) {
+        let behind = self.asm.label();
         self.load(Width::Byte, 0);
-        self.asm.mov(SCRATCH, VALUE);
-        self.asm.and_imm(SCRATCH, 0xf0);
-        self.asm.jump_ne(SCRATCH, 0x40, self.pass);
-        self.asm.and_imm(VALUE, 0x0f);
-        self.asm.shift_left(VALUE, 2);
-        self.asm.add(HEADER, VALUE);
+        for words in IPV4_HEADER_WORDS {
+            let other = self.asm.label();
+            self.asm.jump_ne(VALUE, 0x40 | words, other);
+            self.asm.add_imm(HEADER, 4 * words as i32);
+            self.asm.jump(behind);
+            self.asm.place(other);
+        }
+        self.asm.jump(self.pass);
+        self.asm.place(behind);
     }
 
     /// Passes the frame unless `len` bytes from `HEADER` on are there.

@@ -171,7 +171,10 @@ fn shared_addresses_give_only_tcp_to_our_ports() {
     check("ssh", v4(V4, 6, &tcp(80, 22)), PASS);
     check("a port with the bytes swapped", v4(V4, 6, &tcp(1, 0x5000)), PASS);
     check("UDP to our port", v4(V4, 17, &tcp(1, 80)), PASS);
-    check("IPv4 options", ethernet(0x0800, &ipv4(V4, 6, 3, 0, &tcp(1, 80))), OURS);
+    for options in 1..=10 {
+        check("IPv4 options", ethernet(0x0800, &ipv4(V4, 6, options, 0, &tcp(1, 80))), OURS);
+        check("IPv4 options, ssh", ethernet(0x0800, &ipv4(V4, 6, options, 0, &tcp(80, 22))), PASS);
+    }
     check("a first fragment", ethernet(0x0800, &ipv4(V4, 6, 0, 0x2000, &tcp(1, 80))), PASS);
     check("a later fragment", ethernet(0x0800, &ipv4(V4, 6, 0, 1, &tcp(1, 80))), PASS);
     check("ARP", arp(1, V4), PASS);
@@ -188,6 +191,12 @@ fn shared_addresses_give_only_tcp_to_our_ports() {
         f
     };
     check("a version that is not 4", not_ipv4, PASS);
+    let too_short = {
+        let mut f = v4(V4, 6, &tcp(1, 80));
+        f[14] = 0x44;
+        f
+    };
+    check("a header length below the least", too_short, PASS);
 }
 
 #[test]
