@@ -272,6 +272,7 @@ fn what_cannot_be_had_is_1_and_a_sentence() {
         assert_eq!((code, stdout.as_str()), (1, ""), "{arguments:?}: {stderr}");
         let last = stderr.lines().last().unwrap_or_default();
         assert!(last.starts_with("khamsin: ") && last.contains(says), "{arguments:?}: {stderr}");
+        assert!(last.matches("(os error").count() < 2, "the cause is told twice: {stderr}");
     }
 }
 

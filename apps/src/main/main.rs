@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match done {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            eprintln!("khamsin: {error:#}");
+            eprintln!("khamsin: {}", chain(&error));
             ExitCode::from(FAILED)
         }
         Err(Usage(sentence)) => {
@@ -56,6 +56,17 @@ fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// An error and its causes in one sentence. What quotes its cause already does not say it twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = if said.is_empty() { cause } else { format!("{said}: {cause}") };
+        }
+    }
+    said
 }
 
 fn not_parsed(error: &clap::Error) -> ExitCode {

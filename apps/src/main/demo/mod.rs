@@ -92,7 +92,7 @@ fn start(place: Place, events: &Sender<Event>) -> Result<Server> {
         match Server::start(&options, &Recipe::new(&options, &files), events) {
             Ok(server) => return Ok(server),
             Err(error) => {
-                eprintln!("{error:#}");
+                eprintln!("{}", crate::chain(&error));
                 failure = Some(error);
             }
         }
