@@ -279,13 +279,21 @@ pub(crate) fn option_name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
-/// A usage error of clap's in one sentence: its first paragraph on one line, and where to read more.
+/// A usage error of clap's in one sentence: its first paragraph on one line, its tips, and where to read more.
 pub(crate) fn sentence(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    format!("{line}; `khamsin --help` and `khamsin COMMAND --help` say what can be written")
+    let mut said = String::new();
+    for paragraph in text.split("\n\n") {
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        if said.is_empty() {
+            said = line.strip_prefix("error: ").unwrap_or(&line).into();
+        } else if let Some(tip) = line.strip_prefix("tip: ") {
+            said = format!("{said}; {tip}");
+        }
+    }
+    // What Rust's own parser says is meant for programmers.
+    let said = said.replace("invalid digit found in string", "not a whole number");
+    format!("{said}; `khamsin --help` and `khamsin COMMAND --help` say what can be written")
 }
 
 #[cfg(test)]
@@ -328,6 +336,19 @@ mod tests {
         for arguments in cases {
             let said = sentence(&Cli::try_parse_from(arguments).unwrap_err());
             assert!(!said.contains('\n') && !said.starts_with("error") && said.len() > 40, "{said}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_say_what_was_probably_meant() {
+        for (arguments, says) in [
+            (&["khamsin", "htpp"][..], "'http'"),
+            (&["khamsin", "http", "--prot", "80"], "'--port'"),
+            (&["khamsin", "http", "--backend", "epol"], "'epoll'"),
+            (&["khamsin", "http", "--port", "eighty"], "not a whole number"),
+        ] {
+            let said = sentence(&Cli::try_parse_from(arguments).unwrap_err());
+            assert!(said.contains(says) && !said.contains('\n'), "{said}");
         }
     }
 }
