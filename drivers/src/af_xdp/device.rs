@@ -40,13 +40,21 @@ pub(super) fn caps(device: &Link) -> Caps {
     }
 }
 
+/// The largest IP packet whose frame fits into a chunk behind the kernel's headroom, in bytes.
+const fn room(chunk: u32) -> usize {
+    (chunk - RX_HEADROOM) as usize - LINK_HEADER_MAX
+}
+
+/// The largest MTU with which every AF_XDP rung of the interface works, in bytes.
+pub fn mtu_max(device: &Link) -> usize {
+    if driver(device) == "veth" { VETH_MTU_MAX } else { room(CHUNK_LARGE) }
+}
+
 /// The smallest chunk, in bytes, that holds every frame of the interface behind the kernel's headroom.
 pub(super) fn chunk_size(device: &Link) -> Result<u32, OpenError> {
-    let room = |chunk: u32| (chunk - RX_HEADROOM) as usize - LINK_HEADER_MAX;
-    let most = if driver(device) == "veth" { VETH_MTU_MAX } else { room(CHUNK_LARGE) };
     match device.mtu as usize {
         mtu if mtu <= room(CHUNK_SMALL) => Ok(CHUNK_SMALL),
         mtu if mtu <= room(CHUNK_LARGE) => Ok(CHUNK_LARGE),
-        mtu => Err(OpenError::Mtu { interface: device.name.clone(), mtu, most }),
+        mtu => Err(OpenError::Mtu { interface: device.name.clone(), mtu, most: mtu_max(device) }),
     }
 }

@@ -18,6 +18,7 @@ mod steer;
 mod umem;
 
 pub use attach::{Attachment, open};
+pub use device::mtu_max;
 pub use error::OpenError;
 pub use queue::XdpQueue;
 pub use steer::{STEERING_MAX, SteerError, Steering};

@@ -2,6 +2,7 @@
 
 use super::machine::Machine;
 use crate::rung::Rung;
+use khamsin_drivers::af_xdp::mtu_max;
 use khamsin_drivers::link::{Link, XdpFeatures};
 use rustix::io::Errno;
 
@@ -40,8 +41,6 @@ impl Verdict {
 
 /// The oldest kernel whose XDP programs go when their owner goes (bpf_link for XDP).
 const XDP_LINK_KERNEL: (u32, u32) = (5, 9);
-/// The largest MTU at which a frame and the driver's headroom fit into one page (AF_XDP.md).
-const XDP_MTU_MAX: u32 = 3498;
 
 /// The rungs of an interface, highest first.
 pub(crate) fn on_interface(machine: &Machine, interface: &Interface) -> Vec<Verdict> {
@@ -98,10 +97,11 @@ fn xdp(machine: &Machine, Interface { link, features, program }: &Interface, run
             format!("`bpftool prog show id {id}` says whose; `ip link set dev {name} xdp off` takes it off"),
         );
     }
-    if link.mtu > XDP_MTU_MAX && !link.loopback {
+    let mtu_max = mtu_max(link);
+    if link.mtu as usize > mtu_max {
         v.problem(
-            format!("MTU {} does not fit into one page", link.mtu),
-            format!("ip link set dev {name} mtu {XDP_MTU_MAX}"),
+            format!("frames of MTU {} do not fit into one page", link.mtu),
+            format!("ip link set dev {name} mtu {mtu_max}"),
         );
     }
     v.needs_up(link);
@@ -110,7 +110,7 @@ fn xdp(machine: &Machine, Interface { link, features, program }: &Interface, run
         let need = (UMEM_BYTES * u64::from(link.rx_queues)) >> 20;
         v.problem(
             format!("{have} MiB may be locked and {need} MiB are needed for {} queue(s)", link.rx_queues),
-            "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)",
+            "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), or cap_ipc_lock among the capabilities",
         );
     }
     if generic && (link.loopback || link.kind.as_deref() == Some("veth")) {
@@ -280,11 +280,13 @@ mod tests {
     fn what_is_in_the_way_of_xdp_is_named() {
         let attached = Interface { program: Some(7), ..nic() };
         let jumbo = Interface { link: Link { mtu: 9000, ..nic().link }, ..nic() };
+        let lo = Link { name: "lo".into(), mtu: 65_536, loopback: true, kind: None, ..nic().link };
+        assert!(!yes(&able(), &Interface { link: lo, ..nic() }).contains(&Rung::AfXdpGeneric));
         let old = Machine { kernel: (5, 4), ..able() };
         let locked = Machine { ipc_lock: false, ..able() };
         for (machine, interface, says) in [
             (&able(), &attached, "ip link set dev eth0 xdp off"),
-            (&able(), &jumbo, "mtu 3498"),
+            (&able(), &jumbo, "ip link set dev eth0 mtu 3"),
             (&old, &nic(), "newer kernel"),
             (&locked, &nic(), "ulimit -l"),
         ] {
