@@ -12,6 +12,10 @@ use std::sync::mpsc::Sender;
 /// There is no such interface, netlink is not to be had, or no thread.
 pub(crate) fn start(interface: &str, events: Sender<Event>) -> Result<()> {
     let watch = Watch::new(interface).with_context(|| format!("interface {interface} cannot be watched"))?;
+    // Only changes are told from now on.
+    if !watch.link().up {
+        tracing::warn!("{interface} is down: nothing arrives until it is up; `ip link set dev {interface} up`");
+    }
     let name = interface.to_owned();
     let body = move || follow(watch, &name, &events);
     std::thread::Builder::new().name("khamsin-link".into()).spawn(body).context("no thread to watch the interface")?;
