@@ -1,7 +1,7 @@
 //! A network namespace of the demo's own, without root where the system allows it, and what is in it.
 
 use khamsin_drivers::link;
-use rustix::process::{getgid, getuid};
+use rustix::process::{DumpableBehavior, getgid, getuid, set_dumpable_behavior};
 use rustix::thread::UnshareFlags;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -65,6 +65,9 @@ pub(crate) fn enter() -> Result<(), String> {
     }
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     try_unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET).map_err(why_not)?;
+    // A program with file capabilities starts out not dumpable, and the files below are then root's (proc(5)). The
+    // capabilities are those of the new namespace by now, which this user owns. A refusal shows when the files are written.
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     let write = |file: &str, text: String| {
         fs::write(format!("/proc/self/{file}"), text)
             .map_err(|e| format!("/proc/self/{file} could not be written ({e})"))
