@@ -59,8 +59,10 @@ counters! {
     syn_retransmitted,
     /// Half-open connections given up: no ACK came in time.
     syn_expired,
-    /// SYNs dropped: the SYN table is full.
-    drop_syn_full,
+    /// SYNs answered with a cookie, because the SYN table is full.
+    cookies_sent,
+    /// Handshakes finished with a cookie.
+    cookies_accepted,
     /// Handshakes whose ACK came while every connection slot was taken.
     drop_accept_full,
     /// SYNs refused because the server drains.

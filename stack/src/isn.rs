@@ -20,12 +20,23 @@ impl IsnSource {
 
     /// The number for a connection of this flow that begins `now`: M + F(flow, secret), where M ticks every 4 us.
     pub(crate) fn isn(&self, now: Instant, key: &FlowKey) -> u32 {
+        (now.micros() / 4).wrapping_add(self.hash_of(key).finish()) as u32
+    }
+
+    /// What only a holder of the secret can know of a flow and two numbers.
+    pub(crate) fn tag(&self, key: &FlowKey, numbers: [u64; 2]) -> u64 {
+        let mut hash = self.hash_of(key);
+        numbers.into_iter().for_each(|n| hash.write_u64(n));
+        hash.finish()
+    }
+
+    fn hash_of(&self, key: &FlowKey) -> SipHasher24 {
         let mut hash = self.hash;
         hash.write(&key.peer);
         hash.write(&key.local);
         hash.write_u16(key.peer_port);
         hash.write_u16(key.local_port);
-        (now.micros() / 4).wrapping_add(hash.finish()) as u32
+        hash
     }
 }
 

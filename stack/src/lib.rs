@@ -8,6 +8,7 @@
 pub mod app;
 mod connection;
 pub mod content;
+mod cookie;
 pub mod counters;
 pub mod flow;
 mod isn;

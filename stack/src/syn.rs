@@ -7,6 +7,7 @@ use crate::{FlowKey, Instant};
 use arrayvec::ArrayVec;
 
 /// What a SYN said and what we answered.
+#[derive(Clone)]
 pub(crate) struct SynRecord {
     pub(crate) key: FlowKey,
     /// Headers towards the peer, link layer included.
@@ -60,6 +61,11 @@ impl SynRecord {
         self.retries > 0
     }
 
+    /// A cookie has no room for options, nor for when it was sent.
+    pub(crate) fn reduce_to_cookie(&mut self) {
+        (self.peer_shift, self.sack, self.unmeasurable) = (None, false, true);
+    }
+
     /// The options of our SYN|ACK: what we take, and what of the peer's we understood.
     pub(crate) fn options(&self, our_mss: u16) -> ArrayVec<u8, 12> {
         let mut options = ArrayVec::new();
@@ -103,6 +109,11 @@ impl SynTable {
     /// Half-open connections.
     pub(crate) fn len(&self) -> usize {
         self.records.len() - self.free.len()
+    }
+
+    /// Whether [`insert`](Self::insert) has no room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty()
     }
 
     /// Adds a record whose SYN|ACK goes out `now`; `None` when the table is full.

@@ -277,8 +277,96 @@ fn the_syn_table_is_bounded() {
         w.key.peer_port = 1000 + port;
         w.send(syn());
     }
-    assert_eq!((w.shard.half_open(), w.counters().drop_syn_full), (16, 4));
+    assert_eq!((w.shard.half_open(), w.counters().cookies_sent), (16, 4));
     assert_eq!(w.counters().syn_received, 16);
+}
+
+/// Forged SYNs until the SYN table is full.
+fn flooded(limits: Limits) -> World {
+    let mut w = World::with(limits, MemQueue::default());
+    let honest = w.key;
+    for port in 1000..1100 {
+        w.key.peer_port = port;
+        w.queue(&syn());
+        w.turn();
+    }
+    w.queue.tx.clear();
+    w.key = honest;
+    w
+}
+
+/// RFC 4987 3.6: a flood takes the window scale and SACK from an honest peer, but not its connection.
+#[test]
+fn a_peer_gets_in_while_the_syn_table_is_full() {
+    let mut w = flooded(small());
+    w.send(syn());
+    let answer = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    assert_eq!(answer.options, [2, 4, 5, 0xb4], "nothing is promised that a cookie cannot keep");
+    w.send(ack(2, 1));
+    w.expect(Flags::RST, 1, 0, b"");
+    w.send(ack(1, 2));
+    w.expect(Flags::RST, 2, 0, b"");
+    assert_eq!((w.shard.live(), w.shard.half_open()), (0, 16));
+    w.send(ack(1, 1));
+    w.silence();
+    w.send(data(1, 1, b"big").window(1500));
+    let first = w.next().unwrap();
+    assert_eq!((first.seq, first.ack, first.payload.len()), (1, 4, 1460));
+    w.silence(); // the window is not scaled
+    assert_eq!((w.shard.live(), w.counters().cookies_accepted), (1, 1));
+    // Its SYN again is one of a live connection.
+    w.pass(200);
+    w.queue.tx.clear();
+    w.send(syn());
+    w.expect_ack(1461, 4);
+}
+
+/// The cookie's SYN|ACK was slow, the SYN came again and found room: two numbers of ours are on their way, both good.
+#[test]
+fn a_cookie_counts_although_its_syn_was_remembered_later() {
+    let mut w = flooded(small());
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    let cookie = w.server_isn;
+    w.pass(64_000);
+    assert_eq!(w.shard.half_open(), 0);
+    w.queue.tx.clear();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    assert_eq!(w.shard.half_open(), 1);
+    w.server_isn = cookie;
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    assert_eq!((w.shard.live(), w.shard.half_open()), (1, 0));
+}
+
+/// With every connection taken a cookie waits, as a remembered handshake does; in the end it is forgotten.
+#[test]
+fn a_cookie_waits_for_room_and_grows_old() {
+    let limits = Limits { connections: 1, ..small() };
+    let mut w = flooded(limits);
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(ack(1, 1));
+    assert_eq!(w.shard.live(), 1);
+    let first = w.server_isn;
+    w.key.peer_port += 1;
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    let second = w.server_isn;
+    w.send(data(1, 1, b"hello"));
+    w.silence();
+    assert_eq!(w.counters().drop_accept_full, 1);
+    w.key.peer_port -= 1;
+    w.server_isn = first;
+    w.send(rst(1));
+    w.pass(130_000);
+    w.queue.tx.clear();
+    w.key.peer_port += 1;
+    w.server_isn = second;
+    w.send(data(1, 1, b"hello"));
+    w.expect(Flags::RST, 1, 0, b"");
+    assert_eq!(w.counters().cookies_accepted, 1);
 }
 
 #[test]

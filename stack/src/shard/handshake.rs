@@ -3,10 +3,10 @@
 use super::lifecycle::guard;
 use super::{Flow, Shard};
 use crate::app::App;
-use crate::connection::{Connection, link_mss};
+use crate::connection::{Connection, Parts, link_mss};
 use crate::limits::TIMERS_PER_TURN;
 use crate::syn::{SynDue, SynRecord};
-use crate::wire::{Flags, LinkView, Outgoing, Segment, tcp_options};
+use crate::wire::{Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
 use crate::{CloseReason, Instant, Queue};
 
 /// TIME-WAIT must not be entered again with numbers the old connection used: this far beyond them a new one starts.
@@ -30,23 +30,64 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         let template = self.template(link, segment);
         let said = tcp_options(segment.header(bytes));
-        let record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16);
-        let Some(position) = self.syn.insert(now, record) else {
-            self.world.counters.drop_syn_full += 1;
-            return;
-        };
+        let mut record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16);
+        if self.syn.is_full() {
+            record.iss = self.cookies.make(now, &record.key, record.irs, record.peer_mss);
+            record.reduce_to_cookie();
+            self.world.counters.cookies_sent += 1;
+            return self.send_syn_ack_of(queue, &record);
+        }
+        let Some(position) = self.syn.insert(now, record) else { return };
         let hash = self.flows.hash(&segment.key);
         if self.flows.insert(hash, Flow::Syn(position).pack()).is_err() {
+            debug_assert!(false, "the flow table has room for all that the others hold");
             self.syn.remove(position);
-            self.world.counters.drop_syn_full += 1;
             return;
         }
         self.world.counters.syn_received += 1;
         self.send_syn_ack(queue, position);
     }
 
+    /// What a half-open connection would have remembered, if `segment` brings back a cookie of ours.
+    fn record_of_cookie(&self, now: Instant, link: &LinkView, segment: &Segment) -> Option<SynRecord> {
+        let Flags(flags) = segment.flags;
+        if flags & (Flags::SYN | Flags::RST | Flags::ACK).0 != Flags::ACK.0 || self.draining {
+            return None;
+        }
+        let (irs, iss) = (segment.seq.wrapping_sub(1), segment.ack.wrapping_sub(1));
+        let mss = self.cookies.check(now, &segment.key, irs, iss)?;
+        let listener = self.listeners.iter().position(|l| l.port == segment.key.local_port)?;
+        let said = TcpOptions { mss: Some(mss), ..TcpOptions::default() };
+        let mut record = SynRecord::new(segment.key, self.template(link, segment), irs, iss, &said, listener as u16);
+        record.reduce_to_cookie();
+        Some(record)
+    }
+
+    /// An ACK that may end a handshake of which nothing was kept. False: it does not.
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
+    pub(super) fn on_cookie(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+    ) -> bool {
+        let Some(record) = self.record_of_cookie(now, link, segment) else { return false };
+        let Some(parts) = self.take_parts() else { return true };
+        self.world.counters.cookies_accepted += 1;
+        self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+        true
+    }
+
     fn send_syn_ack(&mut self, queue: &mut Q, position: u32) {
-        let Some(record) = self.syn.record(position) else { return };
+        // Copied rather than borrowed from a table that sending, as far as the compiler knows, may change.
+        let Some(record) = self.syn.record(position).cloned() else { return };
+        self.send_syn_ack_of(queue, &record);
+    }
+
+    fn send_syn_ack_of(&mut self, queue: &mut Q, record: &SynRecord) {
         let mss = link_mss(&self.world.caps, &record.key);
         let options = record.options(mss);
         let segment = Outgoing {
@@ -57,8 +98,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             options: &options,
             payload_len: 0,
         };
-        let template = record.template.clone();
-        self.send_bare(queue, &template, &segment);
+        self.send_bare(queue, &record.template, &segment);
     }
 
     pub(super) fn on_syn_timers(&mut self, now: Instant, queue: &mut Q) {
@@ -124,6 +164,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             }
             self.establish(now, queue, app, position, link, segment, bytes);
         } else if flags.ack() {
+            // Its SYN may have been answered with a cookie first, and again when the table had room.
+            if let Some(record) = self.record_of_cookie(now, link, segment) {
+                let Some(parts) = self.take_parts() else { return };
+                self.forget_syn(position);
+                self.world.counters.cookies_accepted += 1;
+                return self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+            }
             self.world.counters.gate_ack_range += 1;
             self.answer_nobody(now, queue, link, segment);
         } else {
@@ -143,26 +190,47 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         segment: &Segment,
         bytes: &mut [u8],
     ) {
-        let Some(parts) = (if self.live.is_full() { None } else { self.live.take_parts() }) else {
+        let Some(parts) = self.take_parts() else {
             // The record stays: the peer believes in the connection and will ask again.
-            self.world.counters.drop_accept_full += 1;
             self.syn.spoil_round_trip(position);
             return;
         };
         let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
+        self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+    }
+
+    /// What a connection needs, if there is room for one more.
+    fn take_parts(&mut self) -> Option<Parts> {
+        let parts = if self.live.is_full() { None } else { self.live.take_parts() };
+        self.world.counters.drop_accept_full += u64::from(parts.is_none());
+        parts
+    }
+
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
+    fn adopt(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        record: &SynRecord,
+        parts: Parts,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+    ) {
         let listener = self.listeners[usize::from(record.listener)];
         let mut session = None;
         guard(|| session = Some(app.open(now, listener, record.key.peer_addr())));
         let Some(session) = session else {
             self.live.give_parts(parts);
-            return self.refuse(queue, &record, CloseReason::Panicked);
+            return self.refuse(queue, record, CloseReason::Panicked);
         };
-        match Connection::establish(now, &mut self.world, parts, &record, segment.window, session) {
+        match Connection::establish(now, &mut self.world, parts, record, segment.window, session) {
             Ok(connection) => {
                 let id = self.live.insert(connection);
                 let hash = self.flows.hash(&record.key);
                 let known = self.flows.insert(hash, Flow::Live(id).pack()).is_ok();
-                debug_assert!(known, "the half-open record has just made room");
+                debug_assert!(known, "the flow table has room for all that the others hold");
                 self.world.counters.accepted += 1;
                 self.touch(id);
                 self.on_live(now, queue, app, id, link, segment, bytes);
@@ -170,7 +238,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Err((_, parts, session)) => {
                 self.live.give_parts(parts);
                 self.world.counters.drop_accept_full += 1;
-                self.refuse(queue, &record, CloseReason::Aborted);
+                self.refuse(queue, record, CloseReason::Aborted);
                 self.tell_closed(app, session, CloseReason::Aborted);
             }
         }

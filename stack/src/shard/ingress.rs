@@ -154,7 +154,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Some(Flow::Syn(position)) => self.on_half_open(now, queue, app, position, link, segment, bytes),
             Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, position, link, segment, bytes),
             None => {
-                self.on_unknown(now, queue, link, segment, bytes, travel);
+                self.on_unknown(now, queue, app, link, segment, bytes, travel);
                 return;
             }
         }
@@ -174,20 +174,24 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         found.map(Flow::unpack)
     }
 
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
     fn on_unknown(
         &mut self,
         now: Instant,
         queue: &mut Q,
+        app: &mut A,
         link: &LinkView,
         segment: &Segment,
-        bytes: &[u8],
+        bytes: &mut [u8],
         Travel { checksum, seen_by, .. }: Travel,
     ) {
         let flags = segment.flags;
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
             self.on_syn(now, queue, link, segment, bytes);
+        } else if self.on_cookie(now, queue, app, link, segment, bytes) {
+            // It has become a connection, or may when there is room for one.
         } else if self.strays.as_ref().is_some_and(|s| s.leads_on(seen_by)) {
-            self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: seen_by + 1 });
+            self.pass_on(Stray { bytes: (&*bytes).into(), checksum, seen_by: seen_by + 1 });
         } else {
             self.answer_nobody(now, queue, link, segment);
         }

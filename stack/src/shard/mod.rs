@@ -12,6 +12,7 @@ use core::net::IpAddr;
 
 use crate::app::{App, Listener};
 use crate::connection::{Connection, World};
+use crate::cookie::Cookies;
 use crate::flow::FlowTable;
 use crate::isn::IsnSource;
 use crate::limiter::Limiter;
@@ -66,6 +67,7 @@ pub struct Shard<A: App, Q: Queue> {
     /// Our addresses are the kernel's too.
     shared: bool,
     isn: IsnSource,
+    cookies: Cookies,
     strays: Option<StrayLink>,
     rst_limit: Limiter,
     /// Connections that something happened to in this turn.
@@ -145,6 +147,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 echo_limit_per_s: limits::ECHO_REPLIES_PER_S,
             }),
             listeners: config.listeners,
+            cookies: Cookies::new(IsnSource::new(&isn_secret)),
             isn: IsnSource::new(&isn_secret),
             strays: config.strays,
             rst_limit: Limiter::new(limits::RST_PER_S),

@@ -1,0 +1,91 @@
+//! SYN cookies (RFC 4987 3.6): what a half-open connection must remember, in the sequence number of its SYN|ACK.
+//!
+//! They are made only while the SYN table is full, so that a flood of SYNs from forged addresses costs honest peers their
+//! window scale and SACK, but not their connection. One lives for one to two [periods](PERIOD_US), and is looked for only
+//! as long as one may be alive: else every segment to nobody would be a guess at one.
+
+use crate::isn::IsnSource;
+use crate::limits::MIN_MSS;
+use crate::{FlowKey, Instant};
+
+/// How long the same key input is used, microseconds; Linux: 64 s. Longer than a SYN|ACK and its ACK ever travel.
+const PERIOD_US: u64 = 64_000_000;
+/// Segment sizes that a cookie can name, bytes: the one below what the peer takes is used. Links in use: dial-up, the
+/// minimum of IPv4, of IPv6, tunnels, Ethernet with IPv6 and with IPv4, jumbo frames.
+const SIZES: [u16; 8] = [MIN_MSS, 216, 536, 1220, 1360, 1440, 1460, 8940];
+const SIZE_BITS: u32 = SIZES.len().trailing_zeros();
+
+/// Makes cookies and knows its own. All shards of a server share the secret, so that any of them can take up the ACK.
+pub(crate) struct Cookies {
+    source: IsnSource,
+    /// The last one that this shard made; `None`: never.
+    made_at: Option<Instant>,
+}
+
+impl Cookies {
+    pub(crate) fn new(source: IsnSource) -> Self {
+        Cookies { source, made_at: None }
+    }
+
+    /// Our initial sequence number for a SYN with number `irs` from a peer that takes segments of `mss` bytes.
+    pub(crate) fn make(&mut self, now: Instant, key: &FlowKey, irs: u32, mss: u16) -> u32 {
+        self.made_at = Some(now);
+        let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0) as u32;
+        self.cookie(now.micros() / PERIOD_US, key, irs, size)
+    }
+
+    /// The segment size that `iss` names, if it is a cookie for this flow and `irs`, and not too old.
+    pub(crate) fn check(&self, now: Instant, key: &FlowKey, irs: u32, iss: u32) -> Option<u16> {
+        if now.micros_since(self.made_at?) > 2 * PERIOD_US {
+            return None;
+        }
+        // The lowest bit of the period is in the cookie: it was made in this one, or in the one before.
+        let period = now.micros() / PERIOD_US;
+        let period = period.checked_sub(u64::from((period as u32 ^ iss) & 1))?;
+        let size = iss >> 1 & (SIZES.len() as u32 - 1);
+        (self.cookie(period, key, irs, size) == iss).then(|| SIZES[size as usize])
+    }
+
+    fn cookie(&self, period: u64, key: &FlowKey, irs: u32, size: u32) -> u32 {
+        let tag = self.source.tag(key, [period, u64::from(irs) << 32 | u64::from(size)]) as u32;
+        tag << (1 + SIZE_BITS) | size << 1 | (period as u32 & 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_its_own_and_nobody_elses_for_one_to_two_periods() {
+        let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
+        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]));
+        for start in [PERIOD_US, 5 * PERIOD_US / 2, 4 * PERIOD_US - 1] {
+            let t = Instant::from_micros(start);
+            assert_eq!(Cookies::new(IsnSource::new(&[7; 16])).check(t, &key, 5, 5), None, "none was made");
+            let iss = cookies.make(t, &key, 77, 1459);
+            assert_eq!(cookies.check(t, &key, 77, iss), Some(1440));
+            assert_eq!(cookies.check(t.plus_micros(PERIOD_US), &key, 77, iss), Some(1440));
+            assert_eq!(cookies.check(t.plus_micros(2 * PERIOD_US), &key, 77, iss), None);
+            assert_eq!(cookies.check(t.plus_micros(3 * PERIOD_US), &key, 77, iss), None);
+            assert_eq!(cookies.check(t, &key, 78, iss), None);
+            assert_eq!(cookies.check(t, &FlowKey { peer_port: 1001, ..key }, 77, iss), None);
+            let strangers = (0..100_000).filter(|&n| cookies.check(t, &key, 77, n) == Some(1440)).count();
+            assert!(strangers <= 1, "{strangers}");
+            let mut others = Cookies::new(IsnSource::new(&[8; 16]));
+            others.make(t, &key, 77, 1459);
+            assert_eq!(others.check(t, &key, 77, iss), None);
+        }
+    }
+
+    #[test]
+    fn names_a_size_that_the_peer_takes() {
+        let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
+        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]));
+        let t = Instant::from_millis(1);
+        for mss in MIN_MSS..=u16::MAX {
+            let iss = cookies.make(t, &key, 1, mss);
+            assert!(cookies.check(t, &key, 1, iss).is_some_and(|size| size <= mss), "{mss}");
+        }
+    }
+}
