@@ -1,5 +1,6 @@
 //! From SYN to connection, and from connection to TIME-WAIT and back.
 
+use super::ingress::Travel;
 use super::lifecycle::guard;
 use super::{Flow, Shard};
 use crate::app::App;
@@ -135,6 +136,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &mut [u8],
+        travel: Travel,
     ) {
         let Some(record) = self.syn.record(position) else { return };
         let first = record.irs.wrapping_add(1);
@@ -162,6 +164,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 self.world.counters.gate_outside_window += 1;
                 return;
             }
+            self.world.counters.stray_claimed += u64::from(travel.seen_by > 0);
             self.establish(now, queue, app, position, link, segment, bytes);
         } else if flags.ack() {
             // Its SYN may have been answered with a cookie first, and again when the table had room.
@@ -172,7 +175,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 return self.adopt(now, queue, app, &record, parts, link, segment, bytes);
             }
             self.world.counters.gate_ack_range += 1;
-            self.answer_nobody(now, queue, link, segment);
+            // The SYN came twice, to two shards, and the peer took the other's SYN|ACK: a reset would end that connection.
+            self.disown(now, queue, link, segment, bytes, travel);
         } else {
             self.world.counters.gate_no_ack += 1;
         }

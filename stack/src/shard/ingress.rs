@@ -16,7 +16,7 @@ pub(super) struct Travel {
     hash: u64,
     checksum: RxChecksum,
     /// Shards that did not know it.
-    seen_by: usize,
+    pub(super) seen_by: usize,
 }
 
 impl<A: App, Q: Queue> Shard<A, Q> {
@@ -151,7 +151,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     ) {
         match self.find(segment, travel.hash) {
             Some(Flow::Live(id)) => self.on_live(now, queue, app, id, link, segment, bytes),
-            Some(Flow::Syn(position)) => self.on_half_open(now, queue, app, position, link, segment, bytes),
+            Some(Flow::Syn(position)) => {
+                self.on_half_open(now, queue, app, position, link, segment, bytes, travel);
+                return;
+            }
             Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, position, link, segment, bytes),
             None => {
                 self.on_unknown(now, queue, app, link, segment, bytes, travel);
@@ -183,15 +186,30 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &mut [u8],
-        Travel { checksum, seen_by, .. }: Travel,
+        travel: Travel,
     ) {
         let flags = segment.flags;
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
             self.on_syn(now, queue, link, segment, bytes);
         } else if self.on_cookie(now, queue, app, link, segment, bytes) {
             // It has become a connection, or may when there is room for one.
-        } else if self.strays.as_ref().is_some_and(|s| s.leads_on(seen_by)) {
-            self.pass_on(Stray { bytes: (&*bytes).into(), checksum, seen_by: seen_by + 1 });
+        } else {
+            self.disown(now, queue, link, segment, bytes, travel);
+        }
+    }
+
+    /// A segment of no connection here: there may be one on another shard. The last one answers.
+    pub(super) fn disown(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &[u8],
+        Travel { checksum, seen_by, .. }: Travel,
+    ) {
+        if self.strays.as_ref().is_some_and(|s| s.leads_on(seen_by)) {
+            self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: seen_by + 1 });
         } else {
             self.answer_nobody(now, queue, link, segment);
         }

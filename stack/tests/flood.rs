@@ -1,0 +1,130 @@
+//! Handshakes under pressure: a full SYN table, and a SYN that two shards saw.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+use common::*;
+use khamsin_stack::limits::Limits;
+use khamsin_stack::wire::Flags;
+use khamsin_stack::{Shard, ShardConfig, stray};
+
+/// Forged SYNs until the SYN table is full.
+fn flooded(limits: Limits) -> World {
+    let mut w = World::with(limits, MemQueue::default());
+    let honest = w.key;
+    for port in 1000..1100 {
+        w.key.peer_port = port;
+        w.queue(&syn());
+        w.turn();
+    }
+    w.queue.tx.clear();
+    w.key = honest;
+    w
+}
+
+/// RFC 4987 3.6: a flood takes the window scale and SACK from an honest peer, but not its connection.
+#[test]
+fn a_peer_gets_in_while_the_syn_table_is_full() {
+    let mut w = flooded(small());
+    w.send(syn());
+    let answer = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    assert_eq!(answer.options, [2, 4, 5, 0xb4], "nothing is promised that a cookie cannot keep");
+    w.send(ack(2, 1));
+    w.expect(Flags::RST, 1, 0, b"");
+    w.send(ack(1, 2));
+    w.expect(Flags::RST, 2, 0, b"");
+    assert_eq!((w.shard.live(), w.shard.half_open()), (0, 16));
+    w.send(ack(1, 1));
+    w.silence();
+    w.send(data(1, 1, b"big").window(1500));
+    let first = w.next().unwrap();
+    assert_eq!((first.seq, first.ack, first.payload.len()), (1, 4, 1460));
+    w.silence(); // the window is not scaled
+    assert_eq!((w.shard.live(), w.counters().cookies_accepted), (1, 1));
+    // Its SYN again is one of a live connection.
+    w.pass(200);
+    w.queue.tx.clear();
+    w.send(syn());
+    w.expect_ack(1461, 4);
+}
+
+/// The cookie's SYN|ACK was slow, the SYN came again and found room: two numbers of ours are on their way, both good.
+#[test]
+fn a_cookie_counts_although_its_syn_was_remembered_later() {
+    let mut w = flooded(small());
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    let cookie = w.server_isn;
+    w.pass(64_000);
+    assert_eq!(w.shard.half_open(), 0);
+    w.queue.tx.clear();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    assert_eq!(w.shard.half_open(), 1);
+    w.server_isn = cookie;
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    assert_eq!((w.shard.live(), w.shard.half_open()), (1, 0));
+}
+
+/// With every connection taken a cookie waits, as a remembered handshake does; in the end it is forgotten.
+#[test]
+fn a_cookie_waits_for_room_and_grows_old() {
+    let limits = Limits { connections: 1, ..small() };
+    let mut w = flooded(limits);
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(ack(1, 1));
+    assert_eq!(w.shard.live(), 1);
+    let first = w.server_isn;
+    w.key.peer_port += 1;
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    let second = w.server_isn;
+    w.send(data(1, 1, b"hello"));
+    w.silence();
+    assert_eq!(w.counters().drop_accept_full, 1);
+    w.key.peer_port -= 1;
+    w.server_isn = first;
+    w.send(rst(1));
+    w.pass(130_000);
+    w.queue.tx.clear();
+    w.key.peer_port += 1;
+    w.server_isn = second;
+    w.send(data(1, 1, b"hello"));
+    w.expect(Flags::RST, 1, 0, b"");
+    assert_eq!(w.counters().cookies_accepted, 1);
+}
+
+/// A SYN that comes again may come to another shard (Linux takes a new transmit queue with each timeout), which then
+/// holds a half-open connection with numbers of its own. It must not reset what the peer has with the first.
+#[test]
+fn a_syn_that_came_to_two_shards_leaves_one_connection() {
+    let mut shards: Vec<World> = stray::links(2, |_| {})
+        .into_iter()
+        .map(|link| {
+            let mut w = World::new();
+            w.shard = Shard::new(ShardConfig { strays: Some(link), ..config(small()) }, w.queue.caps);
+            w.pass(5_000);
+            w.queue.tx.clear();
+            w
+        })
+        .collect();
+    shards[0].establish();
+    let isn = shards[0].server_isn;
+    shards[1].pass(3);
+    shards[1].send(syn());
+    shards[1].expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    assert_ne!(shards[1].server_isn, isn);
+    shards[1].server_isn = isn;
+    shards[1].send(data(1, 1, b"hello"));
+    shards[1].silence();
+    shards[0].turn();
+    shards[0].expect_data(1, 6, b"hello");
+    assert_eq!((shards[1].counters().stray_sent, shards[0].counters().stray_claimed), (1, 1));
+    // What nobody knows is refused all the same.
+    shards[1].send(data(1, 77, b"hello"));
+    shards[0].turn();
+    shards[0].pass(200);
+    assert_eq!(shards[0].shard.live(), 1);
+}
