@@ -53,9 +53,10 @@ pub const STRAYS_PER_TURN: usize = 64;
 pub const STRAY_RING: usize = 256;
 /// RSTs to segments of no connection, per second and shard.
 pub const RST_PER_S: u32 = 2000;
-/// ACKs sent in answer to segments that the gate stops, per second and shard (RFC 5961 section 7).
-pub const CHALLENGE_PER_S: u32 = 2000;
-/// The same, for one connection: at least this long apart, microseconds.
+/// ACKs sent in answer to segments of flows in TIME-WAIT, per second and shard.
+pub const TIME_WAIT_ACKS_PER_S: u32 = 2000;
+/// ACKs sent in answer to segments that the gate stops (RFC 5961 section 7): for each connection at least this long apart,
+/// microseconds.
 pub const CHALLENGE_GAP_US: u64 = 100_000;
 /// ICMP echo replies, per second and shard.
 pub const ECHO_REPLIES_PER_S: u32 = 1000;

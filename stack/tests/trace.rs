@@ -120,6 +120,30 @@ fn we_close_first_and_enter_time_wait() {
     w.quiescent();
 }
 
+/// A stranger who talks to a flow in TIME-WAIT, or to connections of his own, does not use up the answers of others: a
+/// peer whose retransmission lies below the window learns where we stand.
+#[test]
+fn what_is_answered_in_time_wait_is_limited_and_takes_nothing_from_connections() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.send(fin(5, 2));
+    assert_eq!(w.shard.time_wait(), 1);
+    for _ in 0..3000 {
+        w.queue(&data(6, 2, b"x"));
+        w.turn();
+    }
+    assert_eq!((w.counters().challenge_acks, w.counters().challenge_limited), (2000, 1000));
+    w.queue.tx.clear();
+    w.key.peer_port += 1;
+    w.establish();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.send(data(6, 6, b"world"));
+    w.expect_data(6, 11, b"world");
+    w.send(data(1, 11, b"hello"));
+    w.expect_ack(11, 11);
+}
+
 #[test]
 fn a_new_syn_takes_over_a_flow_in_time_wait() {
     let mut w = World::established();

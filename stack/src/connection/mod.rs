@@ -26,7 +26,6 @@ pub(crate) struct World {
     pub(crate) pool: BlockPool,
     pub(crate) counters: Counters,
     pub(crate) caps: Caps,
-    pub(crate) challenge: crate::limiter::Limiter,
     /// Where a segment with IP options or extension headers is rebuilt without them.
     pub(crate) plain: Box<[u8]>,
 }

@@ -292,7 +292,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         if segment.seq == record.rcv_nxt && segment.sequence_len() == 0 {
             return;
         }
-        if !self.world.challenge.allow(now) {
+        if !self.time_wait_limit.allow(now) {
             self.world.counters.challenge_limited += 1;
             return;
         }

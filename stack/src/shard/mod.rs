@@ -70,6 +70,7 @@ pub struct Shard<A: App, Q: Queue> {
     cookies: Cookies,
     strays: Option<StrayLink>,
     rst_limit: Limiter,
+    time_wait_limit: Limiter,
     /// Connections that something happened to in this turn.
     touched: Vec<u32>,
     /// Connections that want another turn without an event.
@@ -131,7 +132,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 pool: BlockPool::new(limits.store_blocks),
                 counters: Counters::default(),
                 caps,
-                challenge: Limiter::new(limits::CHALLENGE_PER_S),
                 plain: vec![0; 65_536 + 64].into(),
             },
             flows: FlowTable::new(flows, [seed(16), seed(24)]),
@@ -151,6 +151,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             isn: IsnSource::new(&isn_secret),
             strays: config.strays,
             rst_limit: Limiter::new(limits::RST_PER_S),
+            time_wait_limit: Limiter::new(limits::TIME_WAIT_ACKS_PER_S),
             touched: Vec::with_capacity(limits.connections.min(4096)),
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
