@@ -151,10 +151,7 @@ fn a_fin_out_of_order_is_not_taken_early() {
     let mut w = World::established();
     w.send(seg(Flags::ACK | Flags::FIN, 6, 1, b"world"));
     w.expect_ack(1, 1);
-    w.send(data(1, 1, b"hello"));
-    w.expect_data(1, 11, b"helloworld");
-    w.send(fin(11, 11));
-    w.expect(FIN_ACK, 11, 12, b"");
+    assert_eq!(w.events(), [Event::Open]);
 }
 
 /// Text behind a FIN is not text.
@@ -386,4 +383,58 @@ fn on_a_shared_address_only_our_ports_are_answered() {
     assert_eq!(w.counters().drop_not_ours, 2);
     w.pass(60_000);
     assert_eq!(w.counters().arp_requests, 0);
+}
+
+/// RFC 9293 3.2 (MUST-7): an option that makes no sense is no reason to lose the text behind it; smoltcp would.
+#[test]
+fn text_behind_senseless_options_is_taken() {
+    for options in [[8, 0, 0, 0], [2, 3, 9, 0], [5, 4, 0, 0], [30, 40, 0, 0], [1, 1, 1, 99]] {
+        for mut w in [World::established(), World::v6()] {
+            if w.shard.live() == 0 {
+                w.establish();
+            }
+            w.send(Seg { options: options.to_vec(), ..data(1, 1, b"hello") });
+            w.expect_data(1, 6, b"hello");
+            // Cut in front, too.
+            w.send(Seg { options: options.to_vec(), ..data(3, 6, b"lloworld") });
+            w.expect_data(6, 11, b"world");
+        }
+    }
+}
+
+/// A FIN that came before the text in front of it is not forgotten: else the peer learns by a timeout that it was heard.
+#[test]
+fn a_fin_out_of_order_is_taken_when_the_hole_is_filled() {
+    let mut w = World::established();
+    w.send(Seg { flags: Flags(0x19), ..data(6, 1, b"world") });
+    w.expect_ack(1, 1);
+    assert_eq!(w.events(), [Event::Open]);
+    w.send(data(1, 1, b"hello"));
+    assert_eq!(w.events(), [Event::Open, Event::Data(b"helloworld".to_vec()), Event::Finished]);
+    w.expect(Flags(0x19), 1, 12, b"helloworld");
+    w.send(ack(12, 12));
+    assert_eq!(w.events().last(), Some(&Event::Closed(Finished)));
+    w.quiescent();
+}
+
+/// The same with the FIN alone, with a full receive buffer, and with text beyond it that nobody may send.
+#[test]
+fn a_remembered_fin_stands_where_it_was() {
+    let mut w = World::established();
+    w.send(fin(6, 1));
+    w.send(fin(9, 1)); // another place: not both can be true, the first stands
+    w.queue.tx.clear();
+    w.send(data(1, 1, b"hello"));
+    w.expect(Flags(0x19), 1, 7, b"hello");
+    assert_eq!(w.events().last(), Some(&Event::Finished));
+
+    let mut w = World::established();
+    w.app.deaf = true;
+    w.send(fin(1 + RX_BUFFER as u32 - 1, 1));
+    let text = vec![7; 1000];
+    for at in (0..RX_BUFFER - 1).step_by(1000) {
+        w.send(data(1 + at as u32, 1, &text[..(RX_BUFFER - 1 - at).min(1000)]));
+    }
+    let last = std::iter::from_fn(|| w.next()).last().unwrap();
+    assert_eq!((last.ack, last.window), (1 + RX_BUFFER as u32, 0));
 }

@@ -173,6 +173,13 @@ impl<S> Connection<S> {
         let Some(packet) = rewrite(packet, &cut, seq, self.tx.machine_ack) else { return };
         let reply = env.world.machine.feed(&mut self.unit, packet);
         self.after_feed(env, reply);
+        if self.rx.early_fin_is_next() {
+            let mut packet = [0u8; 128];
+            let (seq, ack) = (self.rx.seq(self.rx.next), Some(self.tx.machine_ack));
+            let n = wire::synthetic(&self.key, seq, ack, Flags::FIN, u16::MAX, &[], &mut packet);
+            let reply = env.world.machine.feed(&mut self.unit, &packet[..n]);
+            self.after_feed(env, reply);
+        }
     }
 
     /// RFC 9293: trim what was received before and what lies beyond the window. `None`: nothing is left.
@@ -200,6 +207,11 @@ impl<S> Connection<S> {
         }
         if beyond > 0 {
             self.rx.ack_now();
+        }
+        // smoltcp would forget it (1741).
+        if fin && distance > 0 {
+            self.rx.early_fin.get_or_insert(self.rx.next.saturating_add_signed(end));
+            fin = false;
         }
         let len = len - front - beyond.min(len - front);
         (len > 0 || fin).then_some(Cut { front, len, fin })
@@ -245,28 +257,27 @@ impl<S> Connection<S> {
     }
 }
 
-/// Makes the packet one that smoltcp takes: `packet` ends where the passed payload ends; its IP header is at the start.
-/// With `cut.front`, the headers move up to the payload that is left. Checksums are not touched: smoltcp's are off.
+/// Makes the packet one that smoltcp takes: `packet` ends where the passed payload ends; its IP header is at the start and
+/// carries no options. With `cut.front` or TCP options, which say nothing here and of which smoltcp would take a senseless
+/// one for a reason to drop the text, the headers move up to the payload that is left. Checksums are not touched:
+/// smoltcp's are off.
 fn rewrite<'p>(packet: &'p mut [u8], cut: &Cut, seq: u32, ack: u32) -> Option<&'p mut [u8]> {
-    let headers = packet.len().checked_sub(cut.front + cut.len)?;
-    if cut.front > 0 {
-        packet.copy_within(..headers, cut.front);
+    let tcp_at = if packet.first()? >> 4 == 4 { 20 } else { 40 };
+    let skip = packet.len().checked_sub(tcp_at + 20 + cut.len)?;
+    if skip > 0 {
+        packet.copy_within(..tcp_at + 20, skip);
     }
-    let packet = packet.get_mut(cut.front..)?;
+    let packet = packet.get_mut(skip..)?;
     let total = packet.len();
-    let tcp_at = match packet.first()? >> 4 {
-        4 => {
-            packet.get_mut(2..4)?.copy_from_slice(&(total.min(65_535) as u16).to_be_bytes());
-            20
-        }
-        _ => {
-            packet.get_mut(4..6)?.copy_from_slice(&((total - 40).min(65_535) as u16).to_be_bytes());
-            40
-        }
-    };
+    if tcp_at == 20 {
+        packet.get_mut(2..4)?.copy_from_slice(&(total.min(65_535) as u16).to_be_bytes());
+    } else {
+        packet.get_mut(4..6)?.copy_from_slice(&((total - 40).min(65_535) as u16).to_be_bytes());
+    }
     let tcp: &mut [u8; 20] = packet.get_mut(tcp_at..)?.first_chunk_mut()?;
     tcp[4..8].copy_from_slice(&seq.to_be_bytes());
     tcp[8..12].copy_from_slice(&ack.to_be_bytes());
+    tcp[12] = 5 << 4;
     tcp[13] = if cut.fin { (Flags::ACK | Flags::FIN).0 } else { Flags::ACK.0 };
     tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
     Some(packet)

@@ -24,6 +24,8 @@ pub(super) struct Receive {
     ack_now: bool,
     /// The peer has sent its FIN and all before it.
     pub(super) finished: bool,
+    /// Where a FIN stands that came before the text in front of it.
+    pub(super) early_fin: Option<u64>,
     sack_permitted: bool,
     /// What smoltcp holds beyond `next`, for the next acknowledgement.
     pub(super) sack: ArrayVec<(u32, u32), 4>,
@@ -42,6 +44,7 @@ impl Receive {
             ack_deadline: None,
             ack_now: false,
             finished: false,
+            early_fin: None,
             sack_permitted,
             sack: ArrayVec::new(),
         }
@@ -62,6 +65,12 @@ impl Receive {
     #[inline]
     pub(super) fn window(&self) -> u16 {
         self.edge.saturating_sub(self.next).min(u64::from(u16::MAX)) as u16
+    }
+
+    /// Whether the FIN that came early is next, and the window has room for it (see `Connection::cut`).
+    #[inline]
+    pub(super) fn early_fin_is_next(&self) -> bool {
+        self.early_fin == Some(self.next) && !self.finished && self.next < self.edge
     }
 
     /// Takes note of what smoltcp said, and with it remembers.
