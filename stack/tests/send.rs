@@ -254,3 +254,34 @@ fn many_short_lives_leave_nothing_behind() {
     }
     assert_eq!(w.counters().accepted, 200);
 }
+
+/// RFC 6675 2: an acknowledgement that reports a hole is a duplicate whatever its window says. (A Linux receiver moves its
+/// window as it likes.) Without a report, RFC 5681 2 wants the same window.
+#[test]
+fn a_report_of_a_hole_is_a_duplicate_whatever_its_window() {
+    for (reports, repaired) in [(true, 1), (false, 0)] {
+        let mut w = World::established();
+        w.send(data(1, 1, b"big"));
+        w.queue.tx.clear();
+        for i in 1..=3u32 {
+            let mut sack = vec![1, 1, 5, 10];
+            sack.extend(w.server_isn.wrapping_add(1461).to_be_bytes());
+            sack.extend(w.server_isn.wrapping_add(1461 + i * 1460).to_be_bytes());
+            let options = if reports { sack } else { vec![] };
+            w.send(Seg { options, ..ack(4, 1) }.window(60_000 - 100 * i as u16));
+        }
+        assert_eq!(w.counters().fast_retransmits, repaired);
+        assert_eq!(std::iter::from_fn(|| w.next()).filter(|s| s.seq == 1).count() as u64, repaired);
+        // What was received twice (RFC 2883) is no hole.
+        let mut w = World::established();
+        w.send(data(1, 1, b"big"));
+        w.send(ack(4, 1461));
+        let mut dsack = vec![1, 1, 5, 10];
+        dsack.extend(w.server_isn.wrapping_add(1).to_be_bytes());
+        dsack.extend(w.server_isn.wrapping_add(1461).to_be_bytes());
+        for i in 1..=3 {
+            w.send(Seg { options: dsack.clone(), ..ack(4, 1461) }.window(60_000 - 100 * i));
+        }
+        assert_eq!(w.counters().fast_retransmits, 0);
+    }
+}

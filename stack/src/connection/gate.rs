@@ -50,7 +50,7 @@ impl<S> Connection<S> {
             self.challenge(env);
             return Fate::Live;
         }
-        if !self.on_ack(env, segment, distance) {
+        if !self.on_ack(env, segment, distance, frame) {
             return Fate::Live;
         }
         self.believed = true;
@@ -90,7 +90,7 @@ impl<S> Connection<S> {
 
     /// Judges and applies the acknowledgement; false when the segment must go no further (RFC 5961 5.2).
     #[inline]
-    fn on_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32) -> bool {
+    fn on_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32, frame: &[u8]) -> bool {
         let tx = &mut self.tx;
         let nxt = tx.sender.nxt();
         let behind = tx.seq(nxt).wrapping_sub(segment.ack) as i32;
@@ -113,6 +113,13 @@ impl<S> Connection<S> {
             return true;
         }
         let pure = segment.payload_len() == 0 && !segment.flags.fin() && distance <= 0;
+        if let Some(window) = window
+            && pure
+            && ack == una
+            && reports_hole(segment, frame)
+        {
+            tx.sender.take_window(window);
+        }
         let outcome = tx.sender.on_ack(env.now, ack, window, pure);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
@@ -255,6 +262,17 @@ impl<S> Connection<S> {
         env.world.counters.challenge_acks += 1;
         self.rx.ack_now();
     }
+}
+
+/// Whether a segment's SACK option (RFC 2018) names something beyond its acknowledgement. What lies before it was merely
+/// received twice (RFC 2883).
+#[inline]
+fn reports_hole(segment: &Segment, frame: &[u8]) -> bool {
+    segment.payload_at - segment.tcp_at > 20
+        && wire::tcp_options(segment.header(frame))
+            .sack
+            .iter()
+            .any(|(_, right)| right.wrapping_sub(segment.ack) as i32 > 0)
 }
 
 /// Makes the packet one that smoltcp takes: `packet` ends where the passed payload ends; its IP header is at the start and

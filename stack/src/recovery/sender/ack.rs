@@ -20,8 +20,7 @@ impl Sender {
         outcome.newly_acked = ack - self.una;
         let known = self.window;
         if let Some(window) = window {
-            self.window = clamp_window(window);
-            self.window_max = self.window_max.max(self.window);
+            self.take_window(window);
             outcome.window_changed = self.window != known || outcome.newly_acked > 0;
         }
         outcome.duplicate = outcome.newly_acked == 0
@@ -44,6 +43,13 @@ impl Sender {
             self.window_opened(now);
         }
         outcome
+    }
+
+    /// The window of an ACK that is a duplicate whatever its window says, because it reports what is missing (RFC 6675 2):
+    /// called before [`on_ack`](Self::on_ack), which would take a change of the window for its only news.
+    pub fn take_window(&mut self, window: u64) {
+        self.window = clamp_window(window);
+        self.window_max = self.window_max.max(self.window);
     }
 
     /// `una` moves to `ack`, `acked` bytes further.
