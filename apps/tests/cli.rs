@@ -277,6 +277,15 @@ fn what_cannot_be_had_is_1_and_a_sentence() {
 }
 
 #[test]
+fn the_log_says_more_when_it_is_asked_to() {
+    let log = |level: &str| {
+        let mut command = khamsin(&["http", "--backend", "epoll", "--root", "/nonexistent"]);
+        String::from_utf8(command.env("KHAMSIN_LOG", level).output().unwrap().stderr).unwrap()
+    };
+    assert!(log("debug").contains("DEBUG") && !log("info").contains("DEBUG"), "{}", log("debug"));
+}
+
+#[test]
 fn help_and_version_are_0() {
     for arguments in [&["--help"][..], &["--version"], &["http", "--help"], &["doctor", "--help"]] {
         let (code, stdout, stderr) = run(arguments);

@@ -288,6 +288,8 @@ impl Scanner {
             Ok(file) => {
                 if self.scans > 0 {
                     tracing::info!("reloading {name} ({} bytes)", file.len());
+                } else {
+                    tracing::debug!("loading {name} ({} bytes)", file.len());
                 }
                 look.changed = true;
                 look.bytes += file.len() as u64;

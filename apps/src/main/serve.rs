@@ -17,6 +17,7 @@ use std::time::Duration;
 /// # Errors
 /// The server cannot start, or cannot go on.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
+    tracing::debug!("{options:?}");
     // Caught before anything is set up, so that a stop during the start is not lost.
     let caught = signals::catch().context("signals cannot be caught")?;
     let (events, inbox) = channel();

@@ -190,6 +190,10 @@ fn worker<E: Engine>(
         Err(_) => return,
     };
     privileges::drop_quietly();
+    match core {
+        Some(core) => tracing::debug!("worker starts on core {core}"),
+        None => tracing::debug!("worker starts wherever the scheduler places it"),
+    }
     let _ = started.send(Ok(()));
     // The starter reads until the last sender is gone.
     drop(started);
