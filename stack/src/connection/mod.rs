@@ -232,11 +232,12 @@ impl<S> Connection<S> {
 
     /// The earliest instant at which [`on_timer`](Self::on_timer) has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let wishes = &self.wishes;
-        [self.tx.sender.deadline(), self.rx.ack_deadline, wishes.wake_at, wishes.retry_at, self.fin_wait_2_ends]
-            .into_iter()
-            .flatten()
-            .min()
+        // Folded by hand: an iterator over options costs a hundred instructions, for each connection served.
+        let or_never = |at: Option<Instant>| at.unwrap_or(Instant::FAR_FUTURE);
+        let ours = or_never(self.tx.sender.deadline()).min(or_never(self.rx.ack_deadline));
+        let asked = or_never(self.wishes.wake_at).min(or_never(self.wishes.retry_at));
+        let at = ours.min(asked).min(or_never(self.fin_wait_2_ends));
+        (at != Instant::FAR_FUTURE).then_some(at)
     }
 
     fn run_app<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) {
