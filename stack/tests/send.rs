@@ -285,3 +285,19 @@ fn a_report_of_a_hole_is_a_duplicate_whatever_its_window() {
         assert_eq!(w.counters().fast_retransmits, 0);
     }
 }
+
+/// A device may carry packets that no frame of ours can hold (loopback over IPv6: an MTU of 65,536).
+#[test]
+fn a_segment_is_never_larger_than_a_frame() {
+    for segment_max in [0, 60_000] {
+        let mut queue = MemQueue { tx_capacity: 1000, ..MemQueue::default() };
+        queue.caps.tx_segment_max = segment_max;
+        let mut w = World::with(small(), queue);
+        w.establish();
+        w.send(data(1, 1, b"big"));
+        w.pass(1);
+        let got = download(&mut w, 4, |_, _| false);
+        check(&got);
+        assert_eq!(w.queue.out, 0);
+    }
+}

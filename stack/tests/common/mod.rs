@@ -47,6 +47,8 @@ pub struct MemQueue {
     pub tx: VecDeque<Vec<u8>>,
     pub out: usize,
     pub tx_frames_left: usize,
+    /// Of every frame to transmit, bytes.
+    pub tx_capacity: usize,
     pub caps: Caps,
 }
 
@@ -54,7 +56,14 @@ impl Default for MemQueue {
     fn default() -> Self {
         let caps =
             Caps { mac: SERVER_MAC, mtu: 1500, rx_partial_checksums: false, tx_checksum: false, tx_segment_max: 0 };
-        MemQueue { rx: VecDeque::new(), tx: VecDeque::new(), out: 0, tx_frames_left: usize::MAX, caps }
+        MemQueue {
+            rx: VecDeque::new(),
+            tx: VecDeque::new(),
+            out: 0,
+            tx_frames_left: usize::MAX,
+            tx_capacity: 2048,
+            caps,
+        }
     }
 }
 
@@ -72,7 +81,7 @@ impl Queue for MemQueue {
     fn alloc_tx(&mut self) -> Option<Buffer> {
         self.tx_frames_left = self.tx_frames_left.checked_sub(1)?;
         self.out += 1;
-        Some(Buffer { bytes: vec![0xaa; 2048], len: 0 })
+        Some(Buffer { bytes: vec![0xaa; self.tx_capacity], len: 0 })
     }
     fn tx(&mut self, frame: Buffer, _: TxOffload) {
         self.out -= 1;
