@@ -438,3 +438,14 @@ fn a_remembered_fin_stands_where_it_was() {
     let last = std::iter::from_fn(|| w.next()).last().unwrap();
     assert_eq!((last.ack, last.window), (1 + RX_BUFFER as u32, 0));
 }
+
+/// smoltcp takes nothing from port 0: such a handshake must fail at the SYN and not when the application has been told.
+#[test]
+fn port_zero_is_nobody() {
+    let mut w = World::new();
+    w.key.peer_port = 0;
+    w.send(syn());
+    w.silence();
+    assert_eq!((w.shard.half_open(), w.counters().drop_martian), (0, 1));
+    assert_eq!(w.events(), []);
+}

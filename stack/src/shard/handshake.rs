@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::connection::{Connection, Parts, link_mss};
 use crate::limits::TIMERS_PER_TURN;
 use crate::syn::{SynDue, SynRecord};
-use crate::wire::{Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
+use crate::wire::{DropReason, Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
 use crate::{CloseReason, Instant, Queue};
 
 /// TIME-WAIT must not be entered again with numbers the old connection used: this far beyond them a new one starts.
@@ -25,6 +25,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let Some(listener) = self.listeners.iter().position(|l| l.port == port) else {
             return self.answer_nobody(now, queue, link, segment);
         };
+        // smoltcp would refuse it, after the application has heard of it.
+        if segment.key.peer_port == 0 {
+            return DropReason::Martian.count(&mut self.world.counters);
+        }
         if self.draining {
             self.world.counters.drop_draining += 1;
             return self.answer_nobody(now, queue, link, segment);
