@@ -27,7 +27,7 @@ impl Limits {
             connections,
             syn_backlog: (connections / 2).clamp(256, 65_536),
             time_wait: connections.clamp(1024, 262_144),
-            // Two blocks for each connection, or enough for sixteen full send stores.
+            // Two blocks for each connection, so that none is left without (`BlockPool`), or enough for eight full stores.
             store_blocks: (2 * connections).max(16 * STORE_MAX / STORE_BLOCK),
         }
     }

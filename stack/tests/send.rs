@@ -301,3 +301,23 @@ fn a_segment_is_never_larger_than_a_frame() {
         assert_eq!(w.queue.out, 0);
     }
 }
+
+/// Peers that ask for much and acknowledge nothing hold blocks for as long as they like. However many they are, one more
+/// connection is served.
+#[test]
+fn slow_readers_leave_a_block_for_everybody() {
+    let limits = khamsin_stack::limits::Limits { store_blocks: 32, ..small() };
+    let mut w = World::with(limits, MemQueue::default());
+    for n in 0..limits.connections {
+        w.establish_more();
+        w.queue.tx.clear();
+        if n == limits.connections - 1 {
+            w.send(data(1, 1, b"hello"));
+            w.expect_data(1, 6, b"hello");
+        } else {
+            w.send(data(1, 1, b"big").window(0));
+        }
+    }
+    assert_eq!(w.shard.live(), limits.connections);
+    assert!(w.shard.free_blocks() < 2, "the others hold nearly all of it");
+}

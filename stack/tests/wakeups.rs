@@ -72,7 +72,7 @@ fn waiting_for_blocks_leaves_the_applications_deadline_alone() {
 fn room_is_announced_before_the_store_is_empty() {
     for asks_first in [false, true] {
         // Room for 64 KiB: a quarter of what a store may hold at most.
-        let mut w = World::with(Limits { store_blocks: 18, ..small() }, MemQueue::default());
+        let mut w = World::with(Limits { store_blocks: 32, ..small() }, MemQueue::default());
         w.app.asks_first = asks_first;
         w.establish();
         w.send(data(1, 1, b"big"));

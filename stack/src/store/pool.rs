@@ -10,7 +10,8 @@ const NONE: Block = u32::MAX;
 /// Blocks of [`STORE_BLOCK`] bytes in one allocation. Memory is touched as blocks are first used, and the block given back
 /// last (the warmest in the cache) is the first to be given out.
 ///
-/// The last eighth is kept for stores that hold nothing: slow readers with full stores cannot starve a short answer.
+/// Half of them are kept for the first block of each store: with two blocks for each store there is one for everybody,
+/// whatever slow readers hold.
 pub struct BlockPool {
     bytes: Box<[u8]>,
     /// Of a block in use: how many pieces lie in it, one more while it is open for writing. Of a free one: the next free.
@@ -47,7 +48,7 @@ impl BlockPool {
     /// How many blocks a store that holds `held` may still take.
     #[inline]
     pub(super) fn grant(&self, held: usize) -> usize {
-        let kept = self.links.len() / 8;
+        let kept = self.links.len() / 2;
         self.free.saturating_sub(kept).max((held == 0 && self.free > 0) as usize)
     }
 

@@ -139,10 +139,10 @@ fn pieces_and_bytes_are_bounded() {
 
 #[test]
 fn a_spent_pool_keeps_something_for_those_who_hold_nothing() {
-    let mut pool = BlockPool::new(16);
+    let mut pool = BlockPool::new(4);
     let (mut greedy, mut modest, mut third, mut fourth) = (Store::new(), Store::new(), Store::new(), Store::new());
-    assert_eq!(greedy.room(&pool), 14 * STORE_BLOCK);
-    assert_eq!(put_all(&mut greedy, &mut pool, &[1; 1 << 18]), 14 * STORE_BLOCK);
+    assert_eq!(greedy.room(&pool), 2 * STORE_BLOCK);
+    assert_eq!(put_all(&mut greedy, &mut pool, &[1; 1 << 18]), 2 * STORE_BLOCK);
     assert_eq!(put(&mut greedy, &mut pool, b"more"), 0);
     assert_eq!(put_all(&mut modest, &mut pool, &[2; 1 << 18]), STORE_BLOCK);
     assert_eq!(put_all(&mut third, &mut pool, &[3; 1 << 18]), STORE_BLOCK);
@@ -153,7 +153,7 @@ fn a_spent_pool_keeps_something_for_those_who_hold_nothing() {
     for store in [&mut modest, &mut third, &mut fourth] {
         store.clear(&mut pool);
     }
-    assert_eq!(pool.free(), 16);
+    assert_eq!(pool.free(), 4);
 }
 
 #[test]
