@@ -1,5 +1,6 @@
 //! Echo: bytes back as they came, or each line with `You said: ` in front.
 
+use khamsin_stack::app::send_some;
 use khamsin_stack::{App, CloseReason, Instant, Listener, Stream};
 use memchr::memchr;
 use std::net::SocketAddr;
@@ -167,23 +168,6 @@ fn push_answer(answer: &mut Vec<u8>, line: &[u8]) -> bool {
     answer.extend_from_slice(line);
     answer.push(b'\n');
     line.len() <= LINE_MAX
-}
-
-/// Sends as much of `bytes` as there is room for and says how much that was.
-fn send_some(stream: &mut impl Stream, bytes: &[u8]) -> usize {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        let n = stream.send(|room| {
-            let n = room.len().min(bytes.len() - sent);
-            room[..n].copy_from_slice(&bytes[sent..sent + n]);
-            n
-        });
-        if n == 0 {
-            break;
-        }
-        sent += n;
-    }
-    sent
 }
 
 impl App for Echo {

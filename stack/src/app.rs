@@ -109,23 +109,29 @@ pub trait Stream {
     fn abort(&mut self);
 }
 
+/// Sends as much of `bytes` as there is room for and says how much that was.
+pub fn send_some(stream: &mut impl Stream, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let n = stream.send(|room| {
+            let n = room.len().min(bytes.len() - sent);
+            room[..n].copy_from_slice(&bytes[sent..sent + n]);
+            n
+        });
+        if n == 0 {
+            break;
+        }
+        sent += n;
+    }
+    sent
+}
+
 /// Sends all of `bytes` if there is room for all of them, else nothing; says whether it did.
 pub fn send_all(stream: &mut impl Stream, bytes: &[u8]) -> bool {
     if stream.send_capacity() < bytes.len() {
         return false;
     }
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let n = stream.send(|room| {
-            let n = room.len().min(rest.len());
-            room[..n].copy_from_slice(&rest[..n]);
-            n
-        });
-        debug_assert!(n > 0, "send_capacity promised room");
-        if n == 0 {
-            return false;
-        }
-        rest = &rest[n..];
-    }
-    true
+    let sent = send_some(stream, bytes);
+    debug_assert_eq!(sent, bytes.len(), "send_capacity promised room");
+    sent == bytes.len()
 }

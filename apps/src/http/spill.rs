@@ -1,6 +1,7 @@
 //! Bytes of an answer that found no room yet.
 
 use khamsin_stack::Stream;
+use khamsin_stack::app::send_some;
 use std::collections::VecDeque;
 
 /// Bytes in one chunk, which is what growing costs at a time.
@@ -59,23 +60,6 @@ impl Spill {
         }
         true
     }
-}
-
-/// Sends as much of `bytes` as there is room for and says how much that was.
-pub(crate) fn send_some(stream: &mut impl Stream, bytes: &[u8]) -> usize {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        let n = stream.send(|room| {
-            let n = room.len().min(bytes.len() - sent);
-            room[..n].copy_from_slice(&bytes[sent..sent + n]);
-            n
-        });
-        if n == 0 {
-            break;
-        }
-        sent += n;
-    }
-    sent
 }
 
 #[cfg(test)]

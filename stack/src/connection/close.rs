@@ -1,12 +1,12 @@
 //! When a connection is over.
 
 use super::{Connection, Fate};
-use crate::{CloseReason, Instant};
+use crate::CloseReason;
 use smoltcp::socket::tcp::State;
 
 impl<S> Connection<S> {
     /// Both streams have ended, both ends know it, and the application has seen everything.
-    pub(super) fn after_close(&mut self, _now: Instant) -> Fate {
+    pub(super) fn after_close(&self) -> Fate {
         let over = self.tx.fin_acked && self.rx.finished;
         if over && !self.wants_service() { Fate::Over(CloseReason::Finished) } else { Fate::Live }
     }

@@ -190,7 +190,7 @@ impl<S> Connection<S> {
             return Fate::Over(CloseReason::Aborted);
         }
         self.flush(env);
-        self.after_close(env.now)
+        self.after_close()
     }
 
     /// Whether another turn of [`serve`](Self::serve) is wanted without a new event.

@@ -80,7 +80,6 @@ pub struct Shard<A: App, Q: Queue> {
     parsed: Vec<(Parsed, u64)>,
     frame: Option<Q::Frame>,
     draining: bool,
-    drained: bool,
 }
 
 /// Which table a value of the flow table leads to; the rest is the position there.
@@ -158,7 +157,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             parsed: Vec::with_capacity(BURST),
             frame: None,
             draining: false,
-            drained: false,
         }
     }
 
@@ -202,7 +200,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.reset(now, queue, app, id, CloseReason::Drained);
         }
         queue.end();
-        self.drained = true;
     }
 
     /// Connections that are established.
