@@ -4,10 +4,12 @@
 //! "Failures reachable from the wire"): receive buffers of at most 65,535 bytes (`limits`), nothing further than 2^30 from
 //! the window, no acknowledgement of what was never sent, no FIN on or beyond the window's edge.
 
-use super::{Connection, Env, Fate};
+use super::{Connection, Env, Fate, Transmit};
 use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
+use crate::recovery::Ack;
 use crate::wire::{self, Flags, Segment};
 use crate::{CloseReason, Instant, Queue};
+use arrayvec::ArrayVec;
 
 /// Further from the window than this is garbage, and smoltcp's arithmetic must not see it.
 const FAR: i32 = 1 << 30;
@@ -113,14 +115,9 @@ impl<S> Connection<S> {
             return true;
         }
         let pure = segment.payload_len() == 0 && !segment.flags.fin() && distance <= 0;
-        if let Some(window) = window
-            && pure
-            && ack == una
-            && reports_hole(segment, frame)
-        {
-            tx.sender.take_window(window);
-        }
-        let outcome = tx.sender.on_ack(env.now, ack, window, pure);
+        let sack = sack_offsets(tx, segment, frame);
+        let news = Ack { ack, window, pure, sack: &sack, echoed: None, ece: false };
+        let outcome = tx.sender.on_ack(env.now, &news);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
         if outcome.newly_acked > 0 {
@@ -264,15 +261,20 @@ impl<S> Connection<S> {
     }
 }
 
-/// Whether a segment's SACK option (RFC 2018) names something beyond its acknowledgement. What lies before it was merely
-/// received twice (RFC 2883).
+/// The blocks of a segment's SACK option (RFC 2018) as stream offsets.
 #[inline]
-fn reports_hole(segment: &Segment, frame: &[u8]) -> bool {
-    segment.payload_at - segment.tcp_at > 20
-        && wire::tcp_options(segment.header(frame))
-            .sack
-            .iter()
-            .any(|(_, right)| right.wrapping_sub(segment.ack) as i32 > 0)
+fn sack_offsets(tx: &Transmit, segment: &Segment, frame: &[u8]) -> ArrayVec<(u64, u64), 4> {
+    let mut blocks = ArrayVec::new();
+    if segment.payload_at - segment.tcp_at > 20 {
+        let nxt = tx.sender.nxt();
+        let offset = |seq: u32| match tx.seq(nxt).wrapping_sub(seq) as i32 {
+            behind @ 0.. => nxt.checked_sub(behind as u64),
+            _ => None,
+        };
+        let options = wire::tcp_options(segment.header(frame));
+        blocks.extend(options.sack.iter().filter_map(|(left, right)| Some((offset(*left)?, offset(*right)?))));
+    }
+    blocks
 }
 
 /// Makes the packet one that smoltcp takes: `packet` ends where the passed payload ends; its IP header is at the start and

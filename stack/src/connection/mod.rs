@@ -12,7 +12,7 @@ mod stream;
 use crate::app::App;
 use crate::limits::{STORE_MAX, STORE_RETRY_US};
 use crate::machine::{Machine, Refused, Unit};
-use crate::recovery::Sender;
+use crate::recovery::{Algorithm, Sender, Setup};
 use crate::store::{BlockPool, Store};
 use crate::syn::SynRecord;
 use crate::wire::Template;
@@ -143,7 +143,8 @@ impl<S> Connection<S> {
         let window = u64::from(window) << peer_shift;
         let mss = syn.peer_mss.min(link_mss(&world.caps, &syn.key));
         let base = syn.iss.wrapping_add(1);
-        let mut sender = Sender::new(usize::from(mss), window);
+        let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: Algorithm::default() };
+        let mut sender = Sender::new(&setup);
         if syn.was_lost() {
             sender.handshake_was_lost();
         } else if let Some(rtt_us) = syn.round_trip_us(now) {

@@ -1,5 +1,13 @@
 //! How much may be on its way: the congestion window.
 
+/// Which algorithm moves the congestion window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Algorithm {
+    /// RFC 5681 with RFC 6582.
+    #[default]
+    NewReno,
+}
+
 /// The algorithm that moves the congestion window, with its state.
 #[derive(Clone, Copy, Debug)]
 pub enum Congestion {
@@ -13,8 +21,12 @@ pub fn initial_window(mss: u32) -> u32 {
 }
 
 impl Congestion {
-    pub(super) fn new_reno(mss: u32) -> Self {
-        Congestion::NewReno(NewReno { cwnd: initial_window(mss), ssthresh: u32::MAX, acked: 0 })
+    pub(super) fn new(algorithm: Algorithm, mss: u32) -> Self {
+        match algorithm {
+            Algorithm::NewReno => {
+                Congestion::NewReno(NewReno { cwnd: initial_window(mss), ssthresh: u32::MAX, acked: 0 })
+            }
+        }
     }
 
     /// Congestion window, bytes.

@@ -1,7 +1,7 @@
 //! A link in virtual time, to see the sender at work: rate, delay, a queue that overflows, losses by a seed, and a
 //! receiver that reassembles, delays its ACKs and reads as fast or as slowly as it is told.
 
-use super::{Sender, Timeout};
+use super::{Ack, Algorithm, Sender, Setup, Timeout};
 use crate::Instant;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -143,7 +143,12 @@ pub(super) fn transfer(mss: usize, total: u64, link: Link, reader: Reader, limit
         events: BinaryHeap::new(),
         order: 0,
         busy_until_us: 0,
-        sender: Sender::new(mss, reader.buffer.min(65_535)),
+        sender: Sender::new(&Setup {
+            mss,
+            window: reader.buffer.min(65_535),
+            sack: false,
+            algorithm: Algorithm::NewReno,
+        }),
         total,
         islands: BTreeMap::new(),
         received: 0,
@@ -215,7 +220,10 @@ impl World {
                 }
             }
             Event::Ack { ack, window, bare } => {
-                let outcome = self.sender.on_ack(Instant::from_micros(now), ack, Some(window), bare);
+                let outcome = self.sender.on_ack(
+                    Instant::from_micros(now),
+                    &Ack { ack, window: Some(window), pure: bare, ..Ack::default() },
+                );
                 if outcome.fast_retransmit {
                     self.out.fast_retransmits += 1;
                     self.note(now, "fast retransmit");

@@ -20,9 +20,9 @@ mod congestion;
 mod rtt;
 mod sender;
 
-pub use congestion::{Congestion, NewReno, initial_window};
+pub use congestion::{Algorithm, Congestion, NewReno, initial_window};
 pub use rtt::{RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US};
-pub use sender::{AckOutcome, GIVE_UP_AFTER, Sender, Timeout};
+pub use sender::{Ack, AckOutcome, ECHO_GRAIN_US, GIVE_UP_AFTER, Sender, Setup, Timeout};
 
 #[cfg(test)]
 mod link;

@@ -2,13 +2,28 @@
 
 mod ack;
 
-use super::congestion::Congestion;
+pub use ack::{Ack, ECHO_GRAIN_US};
+
+use super::congestion::{Algorithm, Congestion};
 use super::rtt::Rtt;
 use crate::Instant;
 
 /// Timeouts without an answer after which the next one gives up. With timeouts that start at 200 ms and stop doubling at
 /// 60 s this is 8.7 minutes after the first transmission, at most 16 minutes (Linux: `tcp_retries2` = 15, about 15 minutes).
 pub const GIVE_UP_AFTER: u8 = 15;
+
+/// What a sender is told at the end of the handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Payload bytes of a full segment, options taken off (clamped to 1..=65,535).
+    pub mss: usize,
+    /// The peer's window, bytes, scaled.
+    pub window: u64,
+    /// The peer understands SACK.
+    pub sack: bool,
+    /// What moves the congestion window.
+    pub algorithm: Algorithm,
+}
 
 /// What an acknowledgement did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -90,14 +105,17 @@ pub struct Sender {
     waiting: bool,
     /// The timer was restarted by a partial acknowledgement of this recovery.
     partial_seen: bool,
+    /// The next new segment says that the window was reduced for a mark.
+    cwr: bool,
+    /// Marks count again when this is acknowledged (RFC 3168).
+    marked_to: u64,
 }
 
 impl Sender {
-    /// A sender at the end of the handshake. `mss`: payload bytes of a full segment, options taken off (clamped to
-    /// 1..=65,535). `window`: the peer's, bytes, scaled.
-    pub fn new(mss: usize, window: u64) -> Self {
-        let mss = clamp_mss(mss);
-        let window = clamp_window(window);
+    /// A sender at the end of the handshake.
+    pub fn new(setup: &Setup) -> Self {
+        let mss = clamp_mss(setup.mss);
+        let window = clamp_window(setup.window);
         Sender {
             una: 0,
             nxt: 0,
@@ -109,7 +127,7 @@ impl Sender {
             limited_to: 0,
             last_sent: Instant::ZERO,
             deadline: Instant::FAR_FUTURE,
-            congestion: Congestion::new_reno(u32::from(mss)),
+            congestion: Congestion::new(setup.algorithm, u32::from(mss)),
             rtt: Rtt::new(),
             window,
             window_max: window,
@@ -125,6 +143,8 @@ impl Sender {
             probing: false,
             waiting: false,
             partial_seen: false,
+            cwr: false,
+            marked_to: 0,
         }
     }
 

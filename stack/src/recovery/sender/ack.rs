@@ -3,16 +3,48 @@
 use super::{AckOutcome, Mode, Sender, clamp_window};
 use crate::Instant;
 
+/// An acceptable acknowledgement, as the gate has read it. All numbers are stream offsets, bytes or microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ack<'a> {
+    /// It acknowledges everything below this offset. The caller has made sure that it is at most
+    /// [`nxt`](Sender::nxt); an older one than [`una`](Sender::una) is fine.
+    pub ack: u64,
+    /// The peer's window, bytes, scaled; `None` when SND.WL1 and SND.WL2 say that the segment is too old to update it.
+    pub window: Option<u64>,
+    /// The segment has no payload, no SYN and no FIN.
+    pub pure: bool,
+    /// The blocks of the SACK option (RFC 2018) in their order, as offsets: left edge and the first offset behind the
+    /// block. A duplicate report (RFC 2883) is recognized here, and so is what makes no sense. Blocks that began before
+    /// offset 0 are left out.
+    pub sack: &'a [(u64, u64)],
+    /// When the segment was sent whose timestamp this one echoes (TSecr, RFC 7323), on our clock and rounded down to
+    /// [`ECHO_GRAIN_US`]. `None` without timestamps.
+    pub echoed: Option<Instant>,
+    /// The ECE flag was set, on a connection that negotiated ECN (RFC 3168).
+    pub ece: bool,
+}
+
+/// Grain of the timestamps that we send, microseconds: [`Ack::echoed`] is a whole multiple of it, counted from our clock's
+/// epoch. RFC 7323 5.4 wants 1 ms to 1 s.
+pub const ECHO_GRAIN_US: u64 = 1000;
+
 /// Duplicate ACKs that mean loss (RFC 5681 3.2).
 const DUP_ACKS: u8 = 3;
 
 impl Sender {
-    /// An acceptable ACK came. `ack`: the offset it acknowledges up to; the caller has made sure that it is at most
-    /// [`nxt`](Self::nxt) (an older one than [`una`](Self::una) is fine). `window`: the peer's window, bytes, scaled; `None`
-    /// when SND.WL1 and SND.WL2 say that the segment is too old to update it. `pure`: no payload, no SYN, no FIN.
-    pub fn on_ack(&mut self, now: Instant, ack: u64, window: Option<u64>, pure: bool) -> AckOutcome {
+    /// An acceptable acknowledgement came.
+    pub fn on_ack(&mut self, now: Instant, news: &Ack<'_>) -> AckOutcome {
+        let Ack { ack, window, pure, .. } = *news;
         debug_assert!(ack <= self.nxt, "acknowledges what was never sent");
         let ack = ack.min(self.nxt);
+        if let Some(window) = window
+            && pure
+            && ack == self.una
+            && news.sack.iter().any(|(_, right)| *right > ack)
+        {
+            // What reports a hole is a duplicate whatever its window says (RFC 6675 2).
+            self.take_window(window);
+        }
         let mut outcome = AckOutcome::default();
         if ack < self.una {
             return outcome;
@@ -42,11 +74,30 @@ impl Sender {
         if self.window > 0 && self.probing {
             self.window_opened(now);
         }
+        if news.ece {
+            self.on_ece();
+        }
         outcome
     }
 
-    /// The window of an ACK that is a duplicate whatever its window says, because it reports what is missing (RFC 6675 2):
-    /// called before [`on_ack`](Self::on_ack), which would take a change of the window for its only news.
+    /// RFC 3168 6.1.2: a mark halves the window like a loss, but at most once for each window of data.
+    #[cold]
+    fn on_ece(&mut self) {
+        if self.mode != Mode::Open || self.una < self.marked_to {
+            return;
+        }
+        self.congestion.on_loss(self.in_flight(), self.mss());
+        self.marked_to = self.nxt;
+        self.cwr = true;
+    }
+
+    /// Whether the next new segment must carry CWR (RFC 3168 6.1.2); asking takes the wish back.
+    #[inline]
+    pub fn take_cwr(&mut self) -> bool {
+        core::mem::take(&mut self.cwr)
+    }
+
+    /// The peer's window, bytes, learnt from something else than an acknowledgement.
     pub fn take_window(&mut self, window: u64) {
         self.window = clamp_window(window);
         self.window_max = self.window_max.max(self.window);

@@ -7,7 +7,7 @@ fn closed() -> Sender {
     let mut s = sender();
     s.seed_rtt(20_000);
     send(&mut s, ms(0), MUCH);
-    s.on_ack(ms(20), 10 * MSS, Some(0), true);
+    on_ack(&mut s, ms(20), 10 * MSS, Some(0), true);
     assert_eq!(send(&mut s, ms(20), 5 * MSS), 0);
     s
 }
@@ -34,7 +34,7 @@ fn it_is_probed_with_one_byte_ever_more_seldom_and_for_ever_while_answered() {
         assert_eq!((offset, len), (10 * MSS, 1));
         waits.push(now.micros_since(last) / 1000);
         last = now;
-        assert!(!s.on_ack(now.plus_micros(20_000), 10 * MSS, Some(0), true).duplicate);
+        assert!(!on_ack(&mut s, now.plus_micros(20_000), 10 * MSS, Some(0), true).duplicate);
         assert_eq!(send(&mut s, now.plus_micros(20_000), 5 * MSS - 1), 0);
         assert_eq!(s.next_retransmission(), None);
     }
@@ -47,9 +47,9 @@ fn it_is_probed_with_one_byte_ever_more_seldom_and_for_ever_while_answered() {
 fn opened_again_the_refused_byte_goes_first() {
     let mut s = closed();
     probe(&mut s);
-    s.on_ack(ms(240), 10 * MSS, Some(0), true);
+    on_ack(&mut s, ms(240), 10 * MSS, Some(0), true);
     let (now, ..) = probe(&mut s);
-    assert!(s.on_ack(now, 10 * MSS, Some(8000), true).window_changed);
+    assert!(on_ack(&mut s, now, 10 * MSS, Some(8000), true).window_changed);
     assert_eq!(resend(&mut s, now), [(10 * MSS, 1)]);
     assert_eq!(send(&mut s, now, 5 * MSS - 1), 5 * MSS - 1);
     ack(&mut s, now.plus_micros(20_000), 15 * MSS);
@@ -60,11 +60,11 @@ fn opened_again_the_refused_byte_goes_first() {
 fn a_byte_that_is_taken_is_not_sent_again() {
     let mut s = closed();
     let (now, ..) = probe(&mut s);
-    s.on_ack(now, 10 * MSS + 1, Some(0), true);
+    on_ack(&mut s, now, 10 * MSS + 1, Some(0), true);
     assert_eq!(send(&mut s, now, 5 * MSS - 1), 0);
     let (_, offset, len) = probe(&mut s);
     assert_eq!((offset, len), (10 * MSS + 1, 1));
-    s.on_ack(ms(9000), 10 * MSS + 2, Some(20_000), true);
+    on_ack(&mut s, ms(9000), 10 * MSS + 2, Some(20_000), true);
     assert_eq!(s.next_retransmission(), None);
     assert_eq!(send(&mut s, ms(9000), 5 * MSS - 2), 5 * MSS - 2);
 }
@@ -81,7 +81,7 @@ fn unanswered_probes_give_up() {
 #[test]
 fn it_opens_by_itself_before_the_first_probe() {
     let mut s = closed();
-    s.on_ack(ms(100), 10 * MSS, Some(1 << 20), true);
+    on_ack(&mut s, ms(100), 10 * MSS, Some(1 << 20), true);
     assert_eq!(send(&mut s, ms(100), 5 * MSS), 5 * MSS);
     assert_eq!(s.deadline(), Some(ms(320)), "now the retransmission timer");
 }
@@ -89,7 +89,7 @@ fn it_opens_by_itself_before_the_first_probe() {
 #[test]
 fn a_sliver_of_a_window_is_used_when_the_timer_expires() {
     let mut s = closed();
-    s.on_ack(ms(50), 10 * MSS, Some(300), true);
+    on_ack(&mut s, ms(50), 10 * MSS, Some(300), true);
     assert_eq!(send(&mut s, ms(50), 5 * MSS), 0, "silly");
     assert_eq!(s.deadline(), Some(ms(240)), "an ACK does not push it back");
     assert_eq!(probe(&mut s), (ms(240), 10 * MSS, 300));
@@ -100,19 +100,19 @@ fn closed_over_data_in_flight_it_is_probed_too() {
     let mut s = sender();
     s.seed_rtt(20_000);
     send(&mut s, ms(0), MUCH);
-    s.on_ack(ms(20), 2 * MSS, Some(0), true);
+    on_ack(&mut s, ms(20), 2 * MSS, Some(0), true);
     let cwnd = s.cwnd();
     let (_, offset, len) = probe(&mut s);
     assert_eq!((offset, len), (2 * MSS, 1));
     assert_eq!(s.cwnd(), cwnd);
-    s.on_ack(ms(400), 2 * MSS, Some(1 << 20), true);
+    on_ack(&mut s, ms(400), 2 * MSS, Some(1 << 20), true);
     assert_eq!(resend(&mut s, ms(400)).len(), 8, "whatever the peer had to drop");
 }
 
 #[test]
 fn nothing_waits_no_probe() {
     let mut s = sender();
-    s.on_ack(ms(0), 0, Some(0), true);
+    on_ack(&mut s, ms(0), 0, Some(0), true);
     s.blocked(ms(0), 0);
     assert_eq!(s.deadline(), None);
     s.blocked(ms(0), 1);

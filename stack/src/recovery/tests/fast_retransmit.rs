@@ -61,11 +61,11 @@ fn a_partial_acknowledgement_names_the_next_hole() {
 fn what_is_no_duplicate() {
     type Change = fn(&mut Sender) -> AckOutcome;
     let table: [(&str, Change); 5] = [
-        ("it carries payload", |s| s.on_ack(ms(20), 0, Some(1 << 20), false)),
-        ("it changes the window", |s| s.on_ack(ms(20), 0, Some(1 << 19), true)),
-        ("it is too old to tell", |s| s.on_ack(ms(20), 0, None, true)),
-        ("it acknowledges something", |s| s.on_ack(ms(20), 1, Some(1 << 20), true)),
-        ("its window is closed", |s| s.on_ack(ms(20), 0, Some(0), true)),
+        ("it carries payload", |s| on_ack(s, ms(20), 0, Some(1 << 20), false)),
+        ("it changes the window", |s| on_ack(s, ms(20), 0, Some(1 << 19), true)),
+        ("it is too old to tell", |s| on_ack(s, ms(20), 0, None, true)),
+        ("it acknowledges something", |s| on_ack(s, ms(20), 1, Some(1 << 20), true)),
+        ("its window is closed", |s| on_ack(s, ms(20), 0, Some(0), true)),
     ];
     for (why, change) in table {
         assert!(!change(&mut ten_in_flight()).duplicate, "{why}");

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn the_initial_window_is_ten_segments() {
     for (mss, bytes) in [(1460, 14_600), (536, 5360), (1448, 14_480), (9000, 18_000), (1, 10), (65_535, 131_070)] {
-        let mut s = Sender::new(mss, 1 << 30);
+        let mut s = new(mss, 1 << 30);
         assert_eq!(u64::from(s.cwnd()), bytes, "mss {mss}");
         assert_eq!(send(&mut s, ms(0), MUCH), bytes, "mss {mss}");
     }
@@ -111,12 +111,12 @@ fn segments_shorter_than_the_mss_wait_unless_they_are_all_there_is() {
         (0, 0, true, 0),
     ];
     for (window, unsent, fin, allowed) in table {
-        let mut s = Sender::new(MSS as usize, window);
+        let mut s = new(MSS as usize, window);
         assert_eq!(s.allowance(ms(0), unsent, fin), allowed, "window {window}, {unsent} bytes, FIN {fin}");
     }
     // Once the peer has shown a window of 10,000, 900 bytes are silly and 5,000 are not (but whole segments are sent).
-    let mut s = Sender::new(MSS as usize, 10_000);
-    s.on_ack(ms(0), 0, Some(900), true);
+    let mut s = new(MSS as usize, 10_000);
+    on_ack(&mut s, ms(0), 0, Some(900), true);
     assert_eq!(s.allowance(ms(0), 5_000, false), 0);
     assert_eq!(s.allowance(ms(0), 800, false), 800);
 }
@@ -133,19 +133,19 @@ fn a_fin_alone_is_not_held_by_the_congestion_window() {
 fn a_window_that_shrinks_allows_nothing_and_breaks_nothing() {
     let mut s = sender();
     send(&mut s, ms(0), MUCH);
-    assert!(s.on_ack(ms(20), 2 * MSS, Some(3 * MSS), true).window_changed);
+    assert!(on_ack(&mut s, ms(20), 2 * MSS, Some(3 * MSS), true).window_changed);
     assert_eq!((s.una(), s.in_flight(), s.window()), (2 * MSS, 8 * MSS, 3000));
     assert_eq!(s.allowance(ms(20), MUCH, true), 0);
     // Nothing more than its window goes again after a timeout, beside the oldest segment.
     assert_eq!(s.on_timeout(s.deadline().unwrap()), Timeout::Retransmit);
     assert_eq!(resend(&mut s, ms(2000)), [(2 * MSS, 1000)]);
-    s.on_ack(ms(2020), 3 * MSS, Some(MSS), true);
+    on_ack(&mut s, ms(2020), 3 * MSS, Some(MSS), true);
     assert_eq!(resend(&mut s, ms(2020)), [(3 * MSS, 1000)]);
 }
 
 #[test]
 fn a_new_segment_size_counts_from_now_on() {
-    let mut s = Sender::new(1460, 1 << 20);
+    let mut s = new(1460, 1 << 20);
     s.handshake_was_lost();
     assert_eq!(send(&mut s, ms(0), MUCH), 1460);
     assert_eq!(s.on_timeout(s.deadline().unwrap()), Timeout::Retransmit);
