@@ -9,11 +9,13 @@ pub mod client;
 mod end;
 mod faults;
 mod offload;
+mod path;
 mod queue;
 mod wire;
 
 pub use end::SimEnd;
 pub use faults::{Fate, Faults, RandomFaults, Sighting};
+pub use path::{BurstLoss, Delivery, Path, PathConfig, PathDrop, PathStats, QueueLimit, Verdict};
 pub use queue::{SimFrame, SimQueue};
 pub use wire::{Recorded, Wire, WireStats};
 

@@ -80,29 +80,37 @@ impl RandomFaults {
 
 impl Faults for RandomFaults {
     fn fate(&mut self, seen: &Sighting<'_>) -> Fate {
-        let mut dice = Dice(self.seed ^ mix(seen.index << 1 | u64::from(seen.from == Side::Right)));
+        let mut dice = Dice::of(self.seed, seen.from, seen.index);
         Fate {
             lost: dice.hits(self.loss),
             copy_after_us: dice.hits(self.duplicate).then_some(self.reorder_us),
             delay_us: if dice.hits(self.reorder) { self.reorder_us } else { 0 },
-            flipped_bit: dice.hits(self.corrupt).then(|| {
-                let packet = seen.frame.len().saturating_sub(ETHERNET).max(1);
-                8 * ETHERNET + (dice.next() % (8 * packet as u64)) as usize
-            }),
+            flipped_bit: dice.hits(self.corrupt).then(|| Dice::bit(dice.next(), seen.frame.len())),
         }
     }
 }
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
+    /// The dice of the frame that `from` sends after `index` others.
+    pub(super) fn of(seed: u64, from: Side, index: u64) -> Dice {
+        Dice(seed ^ mix(index << 1 | u64::from(from == Side::Right)))
+    }
+
+    /// Which bit of a frame of `frame_len` bytes `die` damages.
+    pub(super) fn bit(die: u64, frame_len: usize) -> usize {
+        let packet = frame_len.saturating_sub(ETHERNET).max(1);
+        8 * ETHERNET + (die % (8 * packet as u64)) as usize
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
-    fn hits(&mut self, per_million: u32) -> bool {
+    pub(super) fn hits(&mut self, per_million: u32) -> bool {
         self.next() % 1_000_000 < u64::from(per_million)
     }
 }
