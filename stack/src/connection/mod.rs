@@ -8,6 +8,7 @@ mod gate;
 mod output;
 mod receive;
 mod stream;
+mod text;
 
 use crate::app::App;
 use crate::limits::{STORE_MAX, STORE_RETRY_US};
