@@ -101,6 +101,8 @@ counters! {
     gate_ack_range,
     /// Segments stopped by the gate: further than 2^30 from the receive window.
     gate_far_sequence,
+    /// Segments stopped by the gate: their timestamp is older than what the peer has sent since (PAWS, RFC 7323 5).
+    gate_paws,
     /// Segments stopped by the gate: wholly outside the receive window.
     gate_outside_window,
     /// Segments whose payload was cut to the receive window.

@@ -23,6 +23,12 @@ impl IsnSource {
         (now.micros() / 4).wrapping_add(self.hash_of(key).finish()) as u32
     }
 
+    /// What is added to the clock of the timestamps sent to this peer (RFC 7323 7.1): the same for all its ports, so that
+    /// a SYN that follows a connection carries a later one than the connection did.
+    pub(crate) fn timestamp_offset(&self, key: &FlowKey) -> u32 {
+        self.tag(&FlowKey { peer_port: 0, local_port: 0, ..*key }, [0, 0]) as u32
+    }
+
     /// What only a holder of the secret can know of a flow and two numbers.
     pub(crate) fn tag(&self, key: &FlowKey, numbers: [u64; 2]) -> u64 {
         let mut hash = self.hash_of(key);

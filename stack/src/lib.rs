@@ -24,6 +24,7 @@ pub mod store;
 pub mod stray;
 mod syn;
 pub mod time;
+mod timestamps;
 mod timewait;
 pub mod wheel;
 pub mod wire;

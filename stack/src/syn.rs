@@ -1,8 +1,9 @@
 //! Half-open connections: a record each, no socket and no buffer before the handshake's ACK.
 
 use crate::limits::{DEFAULT_MSS_V4, DEFAULT_MSS_V6, MIN_MSS, SYN_ACK_RETRIES, SYN_ACK_RTO_US};
+use crate::timestamps::{Remembered, Timestamps};
 use crate::wheel::Wheel;
-use crate::wire::{TcpOptions, Template};
+use crate::wire::{Flags, TcpOptions, Template};
 use crate::{FlowKey, Instant};
 use arrayvec::ArrayVec;
 
@@ -22,6 +23,12 @@ pub(crate) struct SynRecord {
     pub(crate) peer_shift: Option<u8>,
     /// The peer reads SACK.
     pub(crate) sack: bool,
+    /// The peer's timestamps and ours; `None` when it sent none, and then neither do we (RFC 7323 3.2).
+    pub(crate) stamps: Option<Timestamps>,
+    /// The peer asked for explicit congestion notification, and gets it (RFC 3168 6.1.1).
+    pub(crate) ecn: bool,
+    /// Nothing of it is kept: what the peer will have to bring back must be in the SYN|ACK.
+    cookie: bool,
     /// Position in the shard's list of listeners.
     pub(crate) listener: u16,
     /// When the SYN|ACK went out.
@@ -44,6 +51,9 @@ impl SynRecord {
             peer_mss,
             peer_shift: said.window_scale,
             sack: said.sack_permitted,
+            stamps: None,
+            ecn: false,
+            cookie: false,
             listener,
             sent_at: Instant::ZERO,
             unmeasurable: false,
@@ -61,16 +71,45 @@ impl SynRecord {
         self.retries > 0
     }
 
-    /// A cookie has no room for options, nor for when it was sent.
+    /// With the peer's timestamps, of which `offset` is ours, as its SYN or the segment that brings back a cookie has them.
+    pub(crate) fn with_timestamps(mut self, now: Instant, said: &TcpOptions, offset: u32) -> Self {
+        self.stamps = said.timestamps.map(|(tsval, _)| Timestamps::new(now, offset, tsval));
+        self
+    }
+
+    /// With ECN, if the flags of the SYN ask for it (RFC 3168 6.1.1: both bits, or it is something else).
+    pub(crate) fn with_ecn(mut self, flags: Flags) -> Self {
+        self.ecn = flags.contains(Flags::ECE | Flags::CWR);
+        self
+    }
+
+    /// Leaves what a cookie can bring back: its number has no room for options, nor for when it was sent. Our timestamp
+    /// has some (RFC 7323 allows any clock), if the peer will echo it.
     pub(crate) fn reduce_to_cookie(&mut self) {
-        (self.peer_shift, self.sack, self.unmeasurable) = (None, false, true);
+        (self.cookie, self.unmeasurable) = (true, true);
+        if self.stamps.is_none() {
+            (self.peer_shift, self.sack, self.ecn) = (None, false, false);
+        }
+    }
+
+    /// Takes up what our timestamp remembered.
+    pub(crate) fn restore(&mut self, syn: &Remembered) {
+        (self.peer_shift, self.sack, self.ecn) = (syn.shift, syn.sack, syn.ecn);
     }
 
     /// The options of our SYN|ACK: what we take, and what of the peer's we understood.
-    pub(crate) fn options(&self, our_mss: u16) -> ArrayVec<u8, 12> {
+    pub(crate) fn options(&self, now: Instant, our_mss: u16) -> ArrayVec<u8, 24> {
         let mut options = ArrayVec::new();
         let [high, low] = our_mss.to_be_bytes();
         options.extend([2, 4, high, low]);
+        if let Some(stamps) = &self.stamps {
+            options.extend(if self.cookie {
+                let syn = Remembered { shift: self.peer_shift, sack: self.sack, ecn: self.ecn };
+                stamps.cookie_option(now, &syn)
+            } else {
+                stamps.option(now)
+            });
+        }
         if self.peer_shift.is_some() {
             // A shift of 0: our window fits 16 bits (limits::RX_BUFFER), the option only allows the peer to scale its own.
             options.extend([3, 3, 0, 1]);
@@ -126,6 +165,16 @@ impl SynTable {
 
     pub(crate) fn record(&self, id: u32) -> Option<&SynRecord> {
         self.records[id as usize].as_ref()
+    }
+
+    /// The same SYN came again, with a later timestamp: that is the one to echo.
+    pub(crate) fn take_timestamp(&mut self, now: Instant, id: u32, said: &TcpOptions) {
+        if let Some(stamps) = self.records[id as usize].as_mut().and_then(|r| r.stamps.as_mut())
+            && let Some((tsval, _)) = said.timestamps
+            && !stamps.is_old(now, tsval)
+        {
+            stamps.take(now, tsval);
+        }
     }
 
     /// The round trip of this handshake cannot be told any more.

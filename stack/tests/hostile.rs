@@ -67,10 +67,16 @@ fn one_segment(dice: &mut Dice, seen: &Seen) -> Seg {
     let options = match dice.below(8) {
         0 => (0..4 * dice.below(11)).map(|_| dice.roll() as u8).collect(),
         1 => vec![2, 4, 0, 0],
+        2 => stamp(1000 + dice.below(3) as u32 - 1, 0),
         _ => vec![],
     };
     let window = dice.pick(&[0, 1, 8, 500, 65_535]);
     Seg { flags, seq: near(dice, seen.ack, seen.window), ack: near(dice, seen.nxt, 1000), window, options, payload }
+}
+
+/// The timestamps option, padded.
+fn stamp(tsval: u32, tsecr: u32) -> Vec<u8> {
+    [&[1, 1, 8, 10][..], &tsval.to_be_bytes(), &tsecr.to_be_bytes()].concat()
 }
 
 fn run(seed: u64, segments: usize) -> Counters {
@@ -85,7 +91,12 @@ fn run(seed: u64, segments: usize) -> Counters {
         w.app.stays = dice.below(16) == 0;
         w.queue.tx_frames_left = if dice.below(32) == 0 { dice.below(4) as usize } else { usize::MAX };
         let s = if seen[who].isn == 0 || dice.below(40) == 0 {
-            Seg { seq: dice.pick(&[0, 1 << 20, 1 << 31]), ..syn() }
+            let mut s = Seg { seq: dice.pick(&[0, 1 << 20, 1 << 31]), ..syn() };
+            if who.is_multiple_of(2) {
+                s.options.extend(stamp(1000, 0));
+                s.flags = s.flags | Flags::ECE | Flags::CWR;
+            }
+            s
         } else {
             one_segment(&mut dice, &seen[who])
         };

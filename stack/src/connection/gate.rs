@@ -7,7 +7,7 @@
 use super::{Connection, Env, Fate, Transmit};
 use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
 use crate::recovery::Ack;
-use crate::wire::{self, Flags, Segment};
+use crate::wire::{self, Flags, Segment, TcpOptions};
 use crate::{CloseReason, Instant, Queue};
 use arrayvec::ArrayVec;
 
@@ -38,16 +38,26 @@ impl<S> Connection<S> {
             self.challenge(env);
             return Fate::Live;
         }
+        let options = options(segment, frame);
+        if !self.is_fresh(env.now, &options) {
+            env.world.counters.gate_paws += 1;
+            self.challenge(env);
+            return Fate::Live;
+        }
         if !self.in_window(segment, distance) {
             env.world.counters.gate_outside_window += 1;
             self.challenge(env);
             return Fate::Live;
         }
-        if !self.on_ack(env, segment, distance, frame) {
+        if !self.on_ack(env, segment, distance, &options) {
             return Fate::Live;
         }
         self.believed = true;
+        self.take_timestamp(env.now, distance, &options);
         if segment.payload_len() > 0 || segment.flags.fin() {
+            if self.ecn.on_text(segment) {
+                self.rx.ack_now();
+            }
             self.on_text(env, segment, distance, frame);
         }
         if let Some(ends) = self.fin_wait_2_ends.as_mut() {
@@ -81,9 +91,37 @@ impl<S> Connection<S> {
         left && right
     }
 
+    /// PAWS (RFC 7323 5.3). A segment without the option passes: the RFC would have it dropped, but there are peers whose
+    /// keep-alives come without, and Linux takes them too.
+    #[inline]
+    fn is_fresh(&self, now: Instant, options: &TcpOptions) -> bool {
+        match (&self.stamps, options.timestamps) {
+            (Some(stamps), Some((tsval, _))) => !stamps.is_old(now, tsval),
+            _ => true,
+        }
+    }
+
+    /// RFC 7323 4.3: what is echoed is the timestamp of the segment that our last ACK waited for, or of an older one.
+    #[inline]
+    fn take_timestamp(&mut self, now: Instant, distance: i32, options: &TcpOptions) {
+        if let Some(stamps) = self.stamps.as_mut()
+            && let Some((tsval, _)) = options.timestamps
+            && i64::from(distance) <= -((self.rx.next - self.rx.acked) as i64)
+            && !stamps.is_old(now, tsval)
+        {
+            stamps.take(now, tsval);
+        }
+    }
+
     /// Judges and applies the acknowledgement; false when the segment must go no further (RFC 5961 5.2).
     #[inline]
-    fn on_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32, frame: &[u8]) -> bool {
+    fn on_ack<Q: Queue>(
+        &mut self,
+        env: &mut Env<'_, Q>,
+        segment: &Segment,
+        distance: i32,
+        options: &TcpOptions,
+    ) -> bool {
         let tx = &mut self.tx;
         let nxt = tx.sender.nxt();
         let behind = tx.seq(nxt).wrapping_sub(segment.ack) as i32;
@@ -106,8 +144,13 @@ impl<S> Connection<S> {
             return true;
         }
         let pure = segment.payload_len() == 0 && !segment.flags.fin() && distance <= 0;
-        let sack = sack_offsets(tx, segment, frame);
-        let news = Ack { ack, window, pure, sack: &sack, echoed: None, ece: false };
+        let sack = sack_offsets(tx, options);
+        let echoed = match (&self.stamps, options.timestamps) {
+            (Some(stamps), Some((_, tsecr))) => stamps.sent_at(env.now, tsecr),
+            _ => None,
+        };
+        let ece = self.ecn.echoed(segment.flags);
+        let news = Ack { ack, window, pure, sack: &sack, echoed, ece };
         let outcome = tx.sender.on_ack(env.now, &news);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
@@ -159,17 +202,26 @@ impl<S> Connection<S> {
     }
 }
 
+/// What a segment's options say; nearly always there are none, or a timestamp.
+#[inline]
+fn options(segment: &Segment, frame: &[u8]) -> TcpOptions {
+    if segment.payload_at - segment.tcp_at > 20 {
+        wire::tcp_options(segment.header(frame))
+    } else {
+        TcpOptions::default()
+    }
+}
+
 /// The blocks of a segment's SACK option (RFC 2018) as stream offsets.
 #[inline]
-fn sack_offsets(tx: &Transmit, segment: &Segment, frame: &[u8]) -> ArrayVec<(u64, u64), 4> {
+fn sack_offsets(tx: &Transmit, options: &TcpOptions) -> ArrayVec<(u64, u64), 4> {
     let mut blocks = ArrayVec::new();
-    if segment.payload_at - segment.tcp_at > 20 {
+    if !options.sack.is_empty() {
         let nxt = tx.sender.nxt();
         let offset = |seq: u32| match tx.seq(nxt).wrapping_sub(seq) as i32 {
             behind @ 0.. => nxt.checked_sub(behind as u64),
             _ => None,
         };
-        let options = wire::tcp_options(segment.header(frame));
         blocks.extend(options.sack.iter().filter_map(|(left, right)| Some((offset(*left)?, offset(*right)?))));
     }
     blocks

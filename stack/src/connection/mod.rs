@@ -4,6 +4,7 @@
 //! (32 bits, wrapping) on the wire, and stream offsets (64 bits, from 0 at the first payload byte, the FIN counted) inside.
 
 mod close;
+mod ecn;
 mod gate;
 mod output;
 mod receive;
@@ -16,9 +17,11 @@ use crate::machine::{Machine, Refused, Unit};
 use crate::recovery::{Algorithm, Sender, Setup};
 use crate::store::{BlockPool, Store};
 use crate::syn::SynRecord;
+use crate::timestamps::{self, Timestamps};
 use crate::wire::Template;
 use crate::{Caps, CloseReason, Counters, FlowKey, Instant, Queue};
 
+use ecn::Ecn;
 use receive::Receive;
 
 /// What the connections of a shard share.
@@ -113,6 +116,9 @@ pub(crate) struct Connection<S> {
     rx: Receive,
     tx: Transmit,
     wishes: Wishes,
+    /// Of both ends, where the handshake agreed on them (RFC 7323).
+    stamps: Option<Timestamps>,
+    ecn: Ecn,
     template: Template,
     unit: Unit,
     session: Option<S>,
@@ -142,7 +148,9 @@ impl<S> Connection<S> {
         };
         let peer_shift = syn.peer_shift.unwrap_or(0);
         let window = u64::from(window) << peer_shift;
-        let mss = syn.peer_mss.min(link_mss(&world.caps, &syn.key));
+        // What the option takes of each segment (RFC 6691).
+        let options = if syn.stamps.is_some() { timestamps::OPTION_LEN as u16 } else { 0 };
+        let mss = syn.peer_mss.min(link_mss(&world.caps, &syn.key)) - options;
         let base = syn.iss.wrapping_add(1);
         let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: Algorithm::default() };
         let mut sender = Sender::new(&setup);
@@ -173,6 +181,8 @@ impl<S> Connection<S> {
             },
             // The application hears of the connection at once: it may have a deadline to set.
             wishes: Wishes { ready: true, ..Wishes::default() },
+            stamps: syn.stamps,
+            ecn: Ecn::new(syn.ecn),
             template: syn.template.clone(),
             unit,
             session: Some(session),

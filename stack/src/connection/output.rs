@@ -6,8 +6,9 @@
 
 use super::{Connection, Env, Fate};
 use crate::recovery::Timeout;
+use crate::timestamps;
 use crate::wire::{Flags, Outgoing, TxChecksum};
-use crate::{CloseReason, Frame, Queue, TxOffload};
+use crate::{CloseReason, Frame, Instant, Queue, TxOffload};
 use arrayvec::ArrayVec;
 
 /// No frame was free.
@@ -83,7 +84,8 @@ impl<S> Connection<S> {
     /// Most payload of one frame: a segment, or what the device cuts into segments.
     fn largest_frame<Q: Queue>(&self, env: &Env<'_, Q>) -> u64 {
         let mss = usize::from(self.tx.mss);
-        let room = env.world.caps.tx_segment_max.saturating_sub(self.template.header_len());
+        let headers = self.template.header_len() + self.options_len();
+        let room = env.world.caps.tx_segment_max.saturating_sub(headers);
         mss.max(room - room % mss) as u64
     }
 
@@ -154,10 +156,31 @@ impl<S> Connection<S> {
         if payload > usize::from(self.tx.mss) {
             env.world.caps.tx_segment_max = capacity;
         } else {
-            let mss = capacity.saturating_sub(self.template.header_len()).clamp(1, usize::from(self.tx.mss));
+            let headers = self.template.header_len() + self.options_len();
+            let mss = capacity.saturating_sub(headers).clamp(1, usize::from(self.tx.mss));
             self.tx.mss = mss as u16;
             self.tx.sender.set_mss(mss);
         }
+    }
+
+    /// Bytes of options in every segment.
+    #[inline]
+    fn options_len(&self) -> usize {
+        if self.stamps.is_some() { timestamps::OPTION_LEN } else { 0 }
+    }
+
+    /// The options of a segment with `payload` bytes. Holes are reported only on pure acknowledgements, so that data keeps
+    /// its full size.
+    #[inline]
+    fn options(&self, now: Instant, payload: usize) -> ArrayVec<u8, 40> {
+        let mut options = ArrayVec::new();
+        if let Some(stamps) = &self.stamps {
+            options.extend(stamps.option(now));
+        }
+        if payload == 0 {
+            add_sack(&mut options, &self.rx.sack);
+        }
+        options
     }
 
     /// Writes one segment into a free frame and queues it.
@@ -173,8 +196,7 @@ impl<S> Connection<S> {
             env.world.counters.tx_exhausted += 1;
             return Err(Blocked);
         };
-        // Holes are reported only on pure acknowledgements, so that data keeps its full size.
-        let options = if payload == 0 { sack_option(&self.rx.sack) } else { ArrayVec::new() };
+        let options = self.options(env.now, payload);
         let header = self.template.header_len() + options.len();
         if header + payload > frame.capacity() {
             self.cut_to_frame(env, frame, payload);
@@ -188,16 +210,21 @@ impl<S> Connection<S> {
             let n = self.tx.store.read_at(&env.world.pool, offset, &mut bytes[header..]);
             debug_assert_eq!(n, payload, "the sender's offsets lie in the store");
         }
+        let new_text = payload > 0 && offset >= self.tx.sender.nxt();
+        let (ecn, ect) = self.ecn.bits(new_text);
         let segment = Outgoing {
             seq,
             ack: self.rx.seq(self.rx.next),
-            flags,
+            flags: flags | ecn,
             window: self.rx.window(),
             options: &options,
             payload_len: payload,
         };
         let checksum = if caps.tx_checksum { TxChecksum::Partial } else { TxChecksum::Full };
         self.template.write(bytes, &segment, checksum);
+        if ect {
+            self.template.mark_ect(bytes);
+        }
         let mss = usize::from(self.tx.mss);
         let offload = TxOffload {
             checksum_start: caps.tx_checksum.then_some((self.template.header_len() - 20) as u16),
@@ -212,16 +239,17 @@ impl<S> Connection<S> {
     }
 }
 
-/// The SACK option (RFC 2018) for ranges received beyond the acknowledgement number, padded to 32 bits.
-fn sack_option(ranges: &ArrayVec<(u32, u32), 4>) -> ArrayVec<u8, 40> {
-    let mut option = ArrayVec::new();
-    let ranges = &ranges[..ranges.len().min(4)];
+/// Adds the SACK option (RFC 2018) for ranges received beyond the acknowledgement number, as many as have room, padded to
+/// 32 bits.
+#[inline]
+fn add_sack(options: &mut ArrayVec<u8, 40>, ranges: &ArrayVec<(u32, u32), 4>) {
+    let room = options.remaining_capacity().saturating_sub(4) / 8;
+    let ranges = &ranges[..ranges.len().min(room)];
     if !ranges.is_empty() {
-        option.extend([1, 1, 5, 2 + 8 * ranges.len() as u8]);
+        options.extend([1, 1, 5, 2 + 8 * ranges.len() as u8]);
         for (left, right) in ranges {
-            option.extend(left.to_be_bytes());
-            option.extend(right.to_be_bytes());
+            options.extend(left.to_be_bytes());
+            options.extend(right.to_be_bytes());
         }
     }
-    option
 }

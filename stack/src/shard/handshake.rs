@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::connection::{Connection, Parts, link_mss};
 use crate::limits::TIMERS_PER_TURN;
 use crate::syn::{SynDue, SynRecord};
+use crate::timestamps::Timestamps;
 use crate::wire::{DropReason, Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
 use crate::{CloseReason, Instant, Queue};
 
@@ -35,12 +36,15 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         let template = self.template(link, segment);
         let said = tcp_options(segment.header(bytes));
-        let mut record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16);
+        let offset = self.isn.timestamp_offset(&segment.key);
+        let mut record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16)
+            .with_timestamps(now, &said, offset)
+            .with_ecn(segment.flags);
         if self.syn.is_full() {
             record.iss = self.cookies.make(now, &record.key, record.irs, record.peer_mss);
             record.reduce_to_cookie();
             self.world.counters.cookies_sent += 1;
-            return self.send_syn_ack_of(queue, &record);
+            return self.send_syn_ack_of(now, queue, &record);
         }
         let Some(position) = self.syn.insert(now, record) else { return };
         let hash = self.flows.hash(&segment.key);
@@ -50,11 +54,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return;
         }
         self.world.counters.syn_received += 1;
-        self.send_syn_ack(queue, position);
+        self.send_syn_ack(now, queue, position);
     }
 
     /// What a half-open connection would have remembered, if `segment` brings back a cookie of ours.
-    fn record_of_cookie(&self, now: Instant, link: &LinkView, segment: &Segment) -> Option<SynRecord> {
+    fn record_of_cookie(&self, now: Instant, link: &LinkView, segment: &Segment, bytes: &[u8]) -> Option<SynRecord> {
         let Flags(flags) = segment.flags;
         if flags & (Flags::SYN | Flags::RST | Flags::ACK).0 != Flags::ACK.0 || self.draining {
             return None;
@@ -62,9 +66,14 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let (irs, iss) = (segment.seq.wrapping_sub(1), segment.ack.wrapping_sub(1));
         let mss = self.cookies.check(now, &segment.key, irs, iss)?;
         let listener = self.listeners.iter().position(|l| l.port == segment.key.local_port)?;
-        let said = TcpOptions { mss: Some(mss), ..TcpOptions::default() };
-        let mut record = SynRecord::new(segment.key, self.template(link, segment), irs, iss, &said, listener as u16);
+        let said = TcpOptions { mss: Some(mss), ..tcp_options(segment.header(bytes)) };
+        let offset = self.isn.timestamp_offset(&segment.key);
+        let mut record = SynRecord::new(segment.key, self.template(link, segment), irs, iss, &said, listener as u16)
+            .with_timestamps(now, &said, offset);
         record.reduce_to_cookie();
+        if let Some((_, tsecr)) = said.timestamps {
+            record.restore(&Timestamps::remembered(tsecr));
+        }
         Some(record)
     }
 
@@ -79,26 +88,26 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         segment: &Segment,
         bytes: &mut [u8],
     ) -> bool {
-        let Some(record) = self.record_of_cookie(now, link, segment) else { return false };
+        let Some(record) = self.record_of_cookie(now, link, segment, bytes) else { return false };
         let Some(parts) = self.take_parts() else { return true };
         self.world.counters.cookies_accepted += 1;
         self.adopt(now, queue, app, &record, parts, link, segment, bytes);
         true
     }
 
-    fn send_syn_ack(&mut self, queue: &mut Q, position: u32) {
+    fn send_syn_ack(&mut self, now: Instant, queue: &mut Q, position: u32) {
         // Copied rather than borrowed from a table that sending, as far as the compiler knows, may change.
         let Some(record) = self.syn.record(position).cloned() else { return };
-        self.send_syn_ack_of(queue, &record);
+        self.send_syn_ack_of(now, queue, &record);
     }
 
-    fn send_syn_ack_of(&mut self, queue: &mut Q, record: &SynRecord) {
+    fn send_syn_ack_of(&mut self, now: Instant, queue: &mut Q, record: &SynRecord) {
         let mss = link_mss(&self.world.caps, &record.key);
-        let options = record.options(mss);
+        let options = record.options(now, mss);
         let segment = Outgoing {
             seq: record.iss,
             ack: record.irs.wrapping_add(1),
-            flags: Flags::SYN | Flags::ACK,
+            flags: if record.ecn { Flags::SYN | Flags::ACK | Flags::ECE } else { Flags::SYN | Flags::ACK },
             window: u16::MAX,
             options: &options,
             payload_len: 0,
@@ -112,7 +121,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             match due {
                 SynDue::Retransmit(position) => {
                     self.world.counters.syn_retransmitted += 1;
-                    self.send_syn_ack(queue, position);
+                    self.send_syn_ack(now, queue, position);
                 }
                 SynDue::Expired(position) => {
                     self.world.counters.syn_expired += 1;
@@ -157,7 +166,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 // Our SYN|ACK was lost, or is slow.
                 self.world.counters.syn_retransmitted += 1;
                 self.syn.spoil_round_trip(position);
-                self.send_syn_ack(queue, position);
+                self.syn.take_timestamp(now, position, &tcp_options(segment.header(bytes)));
+                self.send_syn_ack(now, queue, position);
             } else {
                 // The peer started over.
                 self.forget_syn(position);
@@ -172,7 +182,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.establish(now, queue, app, position, link, segment, bytes);
         } else if flags.ack() {
             // Its SYN may have been answered with a cookie first, and again when the table had room.
-            if let Some(record) = self.record_of_cookie(now, link, segment) {
+            if let Some(record) = self.record_of_cookie(now, link, segment, bytes) {
                 let Some(parts) = self.take_parts() else { return };
                 self.forget_syn(position);
                 self.world.counters.cookies_accepted += 1;

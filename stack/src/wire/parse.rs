@@ -70,6 +70,8 @@ struct Network {
     end: usize,
     group_dst: bool,
     plain: bool,
+    /// Congestion Experienced (RFC 3168 5).
+    congested: bool,
 }
 
 #[inline(always)]
@@ -133,7 +135,14 @@ fn ipv4_body(
         }
         group_dst = true;
     }
-    let net = Network { ip_at, at: ip_at + header_len, end: ip_at + total_len, group_dst, plain: header_len == 20 };
+    let net = Network {
+        ip_at,
+        at: ip_at + header_len,
+        end: ip_at + total_len,
+        group_dst,
+        plain: header_len == 20,
+        congested: h[1] & 3 == 3,
+    };
     match h[9] {
         PROTO_TCP => {
             let tcp = Tcp::find(frame, &net)?;
@@ -182,7 +191,14 @@ fn ipv6(frame: &[u8], ip_at: usize, group_dst: bool, kind: &mut Kind) -> Result<
     if dst[..8] == [0; 8] && special(&dst) {
         return Err(DropReason::OtherAddress);
     }
-    let net = Network { ip_at, at, end, group_dst: group_dst || dst[0] == 0xff, plain: at == ip_at + 40 };
+    let net = Network {
+        ip_at,
+        at,
+        end,
+        group_dst: group_dst || dst[0] == 0xff,
+        plain: at == ip_at + 40,
+        congested: h[1] >> 4 & 3 == 3,
+    };
     match protocol {
         PROTO_TCP => {
             let tcp = Tcp::find(frame, &net)?;
@@ -254,6 +270,7 @@ impl<'f> Tcp<'f> {
             window: be16(h, 14),
             group_dst: net.group_dst,
             plain: net.plain,
+            congested: net.congested,
         });
         Ok(())
     }

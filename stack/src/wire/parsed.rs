@@ -177,6 +177,8 @@ pub struct Segment {
     pub group_dst: bool,
     /// Neither IPv4 options nor IPv6 extension headers: smoltcp can take `frame[ip_at..end]` as it lies.
     pub plain: bool,
+    /// A router marked it: Congestion Experienced (RFC 3168 5).
+    pub congested: bool,
 }
 
 impl Segment {

@@ -162,6 +162,19 @@ impl Template {
         Some(len)
     }
 
+    /// Lets routers mark a frame that [`write`](Self::write) has written instead of dropping it: ECT(0) (RFC 3168 5).
+    pub fn mark_ect(&self, frame: &mut [u8]) {
+        let Some(h) = frame.get_mut(self.l2_len()..).and_then(|f| f.first_chunk_mut::<20>()) else { return };
+        if self.v6 {
+            h[1] |= 0x20;
+        } else {
+            h[1] |= 0x02;
+            // RFC 1624: the sum is inverted, and the word grew by two.
+            let sum = u64::from(!super::be16(h, 10)) + 2;
+            h[10..12].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
+        }
+    }
+
     /// Writes what lies in front of `tcp_len` bytes of TCP and returns those.
     #[inline(always)]
     fn write_link_and_ip<'f>(&self, frame: &'f mut [u8], tcp_len: usize) -> Option<&'f mut [u8]> {
