@@ -18,6 +18,7 @@ pub mod limits;
 mod machine;
 mod prefetch;
 pub mod queue;
+pub mod reassembly;
 pub mod recovery;
 pub mod shard;
 pub mod store;

@@ -11,6 +11,9 @@ pub struct Limits {
     pub time_wait: usize,
     /// Blocks of [`STORE_BLOCK`] bytes for sent and unacknowledged data, over all connections.
     pub store_blocks: usize,
+    /// Blocks of [`HOLD_BLOCK`] bytes for received data that waits behind a hole or for its application, over all
+    /// connections.
+    pub hold_blocks: usize,
 }
 
 impl Default for Limits {
@@ -29,6 +32,8 @@ impl Limits {
             time_wait: connections.clamp(1024, 262_144),
             // Two blocks for each connection, so that none is left without (`BlockPool`), or enough for eight full stores.
             store_blocks: (2 * connections).max(16 * STORE_MAX / STORE_BLOCK),
+            // One block for each connection, or enough for sixteen full windows.
+            hold_blocks: connections.max(16 * RX_WINDOW_MAX / HOLD_BLOCK),
         }
     }
 }
@@ -37,6 +42,10 @@ impl Limits {
 pub const MAX_CONNECTIONS: usize = 1 << 24;
 /// Receive buffer, bytes. 65,535 is the largest that smoltcp 0.14 handles without losing bytes (SMOLTCP.md).
 pub const RX_BUFFER: usize = 65_535;
+/// Largest receive window, bytes: 1.6 Gbit/s over 20 ms.
+pub const RX_WINDOW_MAX: usize = 4 * 1024 * 1024;
+/// One block of held text, bytes.
+pub const HOLD_BLOCK: usize = 4096;
 /// One block of the send store, bytes.
 pub const STORE_BLOCK: usize = 4096;
 /// Owned bytes that one connection may have waiting or unacknowledged.
