@@ -53,6 +53,22 @@ counters! {
     echo_replies,
     /// ICMP and ICMPv6 messages not answered because of the rate limit.
     icmp_limited,
+    /// ICMP errors about segments of flows that nobody has.
+    icmp_unknown,
+    /// ICMP errors whose quoted sequence number is not in flight (RFC 5927 4.1).
+    icmp_outside,
+    /// ICMP errors believed and remembered: they shorten the patience with a peer that does not answer.
+    icmp_soft,
+    /// Half-open connections ended by an ICMP error that quotes their SYN|ACK exactly.
+    icmp_half_open_ended,
+    /// ICMP errors believed that made a connection's segments smaller (RFC 1191, RFC 8201).
+    pmtu_lowered,
+    /// ICMP errors about segments too long that changed nothing: not less than is known, or less than may be.
+    pmtu_ignored,
+    /// Segments made smaller because the longer ones were never answered (RFC 4821, RFC 8899).
+    pmtu_black_holes,
+    /// Segments made larger again, because what was known of the path is old.
+    pmtu_raised,
     /// SYNs accepted into the SYN table.
     syn_received,
     /// SYN|ACKs sent again.

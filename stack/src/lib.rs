@@ -16,6 +16,7 @@ pub mod key;
 pub mod limiter;
 pub mod limits;
 mod machine;
+mod pmtu;
 mod prefetch;
 pub mod queue;
 pub mod reassembly;

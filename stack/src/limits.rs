@@ -89,3 +89,19 @@ pub const MIN_MSS: u16 = 48;
 pub const DEFAULT_MSS_V4: u16 = 536;
 /// The same over IPv6, bytes.
 pub const DEFAULT_MSS_V6: u16 = 1220;
+
+/// Path MTUs remembered by one shard: sets of [`PMTU_WAYS`] entries.
+pub const PMTU_SETS: usize = 256;
+/// Path MTUs in one set.
+pub const PMTU_WAYS: usize = 4;
+/// How long a path MTU is believed before a larger one is tried, microseconds (Linux: `ip_rt_mtu_expires`; RFC 1191 6.3
+/// asks for ten minutes).
+pub const PMTU_LIFE_US: u64 = 600_000_000;
+/// Retransmission timeouts in a row, over the same text, that make the segment's size suspicious (Linux:
+/// `tcp_retries1`).
+pub const BLACK_HOLE_TIMEOUTS: u8 = 3;
+/// Payload of a segment that such a path is tried with first, bytes (RFC 4821 7.2; Linux: `tcp_base_mss`); then half of it,
+/// and so on.
+pub const BLACK_HOLE_MSS: u16 = 1024;
+/// Steps down; when the last one gets no answer either, it was not the size.
+pub const BLACK_HOLE_STEPS: u8 = 3;
