@@ -161,6 +161,9 @@ impl<S> Connection<S> {
     }
 
     fn on_acked<Q: Queue>(&mut self, env: &mut Env<'_, Q>, ack: u64) {
+        if self.path.is_unproven() {
+            self.on_proven(env);
+        }
         let tx = &mut self.tx;
         let pool = &mut env.world.pool;
         tx.store.release_to(pool, ack.min(tx.store.end()));

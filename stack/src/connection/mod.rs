@@ -7,6 +7,7 @@ mod close;
 mod ecn;
 mod gate;
 mod output;
+mod path;
 mod receive;
 mod stream;
 mod text;
@@ -14,6 +15,7 @@ mod text;
 use crate::app::App;
 use crate::limits::{STORE_MAX, STORE_RETRY_US};
 use crate::machine::{Machine, Refused, Unit};
+use crate::pmtu::PmtuCache;
 use crate::recovery::{Algorithm, Sender, Setup};
 use crate::store::{BlockPool, Store};
 use crate::syn::SynRecord;
@@ -22,6 +24,7 @@ use crate::wire::Template;
 use crate::{Caps, CloseReason, Counters, FlowKey, Instant, Queue};
 
 use ecn::Ecn;
+use path::Path;
 use receive::Receive;
 
 /// What the connections of a shard share.
@@ -30,6 +33,7 @@ pub(crate) struct World {
     pub(crate) pool: BlockPool,
     pub(crate) counters: Counters,
     pub(crate) caps: Caps,
+    pub(crate) pmtu: PmtuCache,
     /// Where a segment with IP options or extension headers is rebuilt without them.
     pub(crate) plain: Box<[u8]>,
 }
@@ -115,6 +119,7 @@ pub(crate) struct Connection<S> {
     pub(crate) believed: bool,
     rx: Receive,
     tx: Transmit,
+    path: Path,
     wishes: Wishes,
     /// Of both ends, where the handshake agreed on them (RFC 7323).
     stamps: Option<Timestamps>,
@@ -150,7 +155,7 @@ impl<S> Connection<S> {
         let window = u64::from(window) << peer_shift;
         // What the option takes of each segment (RFC 6691).
         let options = if syn.stamps.is_some() { timestamps::OPTION_LEN as u16 } else { 0 };
-        let mss = syn.peer_mss.min(link_mss(&world.caps, &syn.key)) - options;
+        let (path, mss) = Path::new(now, world, &syn.key, syn.peer_mss, options);
         let base = syn.iss.wrapping_add(1);
         let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: Algorithm::default() };
         let mut sender = Sender::new(&setup);
@@ -179,6 +184,7 @@ impl<S> Connection<S> {
                 fin_acked: false,
                 blocked: false,
             },
+            path,
             // The application hears of the connection at once: it may have a deadline to set.
             wishes: Wishes { ready: true, ..Wishes::default() },
             stamps: syn.stamps,
@@ -320,6 +326,5 @@ impl<S> Connection<S> {
 
 /// Largest TCP payload that fits the link without options, bytes.
 pub(crate) fn link_mss(caps: &Caps, key: &FlowKey) -> u16 {
-    let headers = if key.is_v4() { 40 } else { 60 };
-    caps.mtu.saturating_sub(headers).min(65_535 - 60) as u16
+    path::mss_of(caps.mtu.min(usize::from(u16::MAX)) as u16, key)
 }

@@ -18,6 +18,9 @@ impl<S> Connection<S> {
     /// Sends what may be sent now: what is to be repeated, new data, FIN, and an acknowledgement where none of them
     /// carried it.
     pub(super) fn flush<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        if self.path.is_stale(env.now) {
+            self.renew_path(env);
+        }
         if self.rx.edge_is_stale()
             && !self.rx.finished
             && let Some(reply) = env.world.machine.ask(&mut self.unit)
@@ -119,9 +122,12 @@ impl<S> Connection<S> {
     pub(super) fn on_sender_timeout<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Fate {
         match self.tx.sender.on_timeout(env.now) {
             Timeout::None => {}
-            Timeout::Retransmit => env.world.counters.rto_expired += 1,
+            Timeout::Retransmit if !self.is_hopeless() => {
+                env.world.counters.rto_expired += 1;
+                self.on_lost(env);
+            }
             Timeout::Probe => self.send_probe(env),
-            Timeout::GiveUp => {
+            Timeout::Retransmit | Timeout::GiveUp => {
                 self.send_reset(env);
                 return Fate::Over(CloseReason::TimedOut);
             }

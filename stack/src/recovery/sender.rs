@@ -1,6 +1,7 @@
 //! One connection's sender.
 
 mod ack;
+mod path;
 
 pub use ack::{Ack, ECHO_GRAIN_US};
 

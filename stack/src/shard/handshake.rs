@@ -131,7 +131,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
     }
 
-    fn forget_syn(&mut self, position: u32) -> Option<SynRecord> {
+    pub(super) fn forget_syn(&mut self, position: u32) -> Option<SynRecord> {
         let record = self.syn.remove(position)?;
         let hash = self.flows.hash(&record.key);
         self.flows.remove(hash, Flow::Syn(position).pack());

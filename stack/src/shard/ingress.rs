@@ -7,7 +7,7 @@ use crate::prefetch;
 use crate::stray::Stray;
 use crate::wire::checksum::{Verdict, verify_tcp};
 use crate::wire::{self, DropReason, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum};
-use crate::{Frame, Instant, Queue, RxChecksum, TxOffload};
+use crate::{FlowKey, Frame, Instant, Queue, RxChecksum, TxOffload};
 
 /// What goes with a frame on its way.
 #[derive(Clone, Copy)]
@@ -67,8 +67,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Deals with a frame that another shard did not know.
     pub(super) fn on_stray(&mut self, now: Instant, queue: &mut Q, app: &mut A, mut stray: Stray) {
         let parsed = wire::parse(&stray.bytes);
-        let Kind::Tcp(segment) = &parsed.kind else { return };
-        let hash = self.flows.hash(&segment.key);
+        let hash = match &parsed.kind {
+            Kind::Tcp(segment) => self.flows.hash(&segment.key),
+            _ => 0,
+        };
         let travel = Travel { hash, checksum: stray.checksum, seen_by: stray.seen_by };
         self.on_parsed(now, queue, app, &parsed, &mut stray.bytes, travel);
     }
@@ -89,6 +91,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 }
             }
             Kind::Drop(reason) => reason.count(&mut self.world.counters),
+            Kind::Icmp4(_) | Kind::Icmp6(_) if let Some(error) = wire::icmp_error(bytes, parsed) => {
+                self.on_icmp(now, queue, app, &parsed.link, &error, bytes, travel);
+            }
             Kind::Arp | Kind::Icmp4(_) | Kind::Icmp6(_) => self.answer_below_tcp(now, queue, bytes, parsed),
         }
     }
@@ -98,12 +103,17 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             reason.count(&mut self.world.counters);
             return false;
         }
-        // On a shared address the kernel answers for every port but ours.
-        if self.shared && !self.listeners.iter().any(|l| l.port == segment.key.local_port) {
+        if self.is_kernels(segment.key.local_port) {
             DropReason::NotOurs.count(&mut self.world.counters);
             return false;
         }
         true
+    }
+
+    /// Whether the kernel answers for `port`: on a shared address every one but ours.
+    #[inline]
+    pub(super) fn is_kernels(&self, port: u16) -> bool {
+        self.shared && !self.listeners.iter().any(|l| l.port == port)
     }
 
     #[inline]
@@ -149,7 +159,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         bytes: &mut [u8],
         travel: Travel,
     ) {
-        match self.find(segment, travel.hash) {
+        match self.find(&segment.key, travel.hash) {
             Some(Flow::Live(id)) => self.on_live(now, queue, app, id, link, segment, bytes),
             Some(Flow::Syn(position)) => {
                 self.on_half_open(now, queue, app, position, link, segment, bytes, travel);
@@ -167,8 +177,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     #[inline]
-    fn find(&self, segment: &Segment, hash: u64) -> Option<Flow> {
-        let key = &segment.key;
+    pub(super) fn find(&self, key: &FlowKey, hash: u64) -> Option<Flow> {
         let found = self.flows.find(hash, |value| match Flow::unpack(value) {
             Flow::Live(id) => self.live.get(id).is_some_and(|c| c.key == *key),
             Flow::Syn(position) => self.syn.record(position).is_some_and(|r| r.key == *key),
@@ -215,7 +224,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
     }
 
-    fn pass_on(&mut self, stray: Stray) {
+    pub(super) fn pass_on(&mut self, stray: Stray) {
         let Some(strays) = &self.strays else { return };
         if strays.pass_on(stray) {
             self.world.counters.stray_sent += 1;

@@ -112,7 +112,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     /// Runs `work` over a connection, guarded.
     #[inline]
-    fn work(
+    pub(super) fn work(
         &mut self,
         now: Instant,
         queue: &mut Q,

@@ -3,6 +3,7 @@
 //! A shard shares nothing with the others but the stray rings. It is driven by [`Shard::turn`]: one call takes a burst
 //! of frames in, serves the connections that something happened to, and puts frames out.
 
+mod complaints;
 mod handshake;
 mod ingress;
 mod lifecycle;
@@ -18,6 +19,7 @@ use crate::isn::IsnSource;
 use crate::limiter::Limiter;
 use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN};
 use crate::machine::Machine;
+use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
 use crate::store::BlockPool;
 use crate::stray::StrayLink;
@@ -131,6 +133,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 pool: BlockPool::new(limits.store_blocks),
                 counters: Counters::default(),
                 caps,
+                pmtu: PmtuCache::new([seed(8), seed(24)]),
                 plain: vec![0; 65_536 + 64].into(),
             },
             flows: FlowTable::new(flows, [seed(16), seed(24)]),
@@ -200,6 +203,18 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.reset(now, queue, app, id, CloseReason::Drained);
         }
         queue.end();
+    }
+
+    /// The link now carries IP packets of `mtu` bytes at most (see [`Caps::mtu`]): connections follow with what they send next.
+    pub fn set_mtu(&mut self, now: Instant, mtu: usize) {
+        if core::mem::replace(&mut self.world.caps.mtu, mtu) == mtu {
+            return;
+        }
+        for id in self.live.ids() {
+            if let Some(connection) = self.live.get_mut(id) {
+                connection.on_link_mtu(now, &self.world);
+            }
+        }
     }
 
     /// Connections that are established.

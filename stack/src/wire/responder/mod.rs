@@ -139,6 +139,14 @@ impl Responder {
         Ok(())
     }
 
+    /// Whether a frame for `local` that is not TCP is for us.
+    ///
+    /// # Errors
+    /// Why it is to be dropped: another MAC or address than ours.
+    pub fn admit_to(&self, link: &LinkView, local: &[u8; 16]) -> Result<(), DropReason> {
+        if link.dst != self.mac || !self.is_local(local) { Err(DropReason::OtherAddress) } else { Ok(()) }
+    }
+
     /// Deals with every frame that is not TCP: writes the answer into `reply`, whose length is the room for it, and
     /// returns the length of the frame to send; or counts why there is none. TCP is left alone: `None`, nothing
     /// counted.

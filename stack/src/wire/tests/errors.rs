@@ -33,12 +33,8 @@ fn read(frame: &[u8]) -> Option<IcmpError> {
 fn fragmentation_needed() {
     let packet = &sent(&key4())[14..];
     let frame = complaint4([3, 4], 1400, &packet[..28], |_| {});
-    let expected = IcmpError {
-        key: key4(),
-        seq: 1000,
-        ack: None,
-        trouble: Trouble::TooBig { mtu: 1400, quoted_len: 640 },
-    };
+    let expected =
+        IcmpError { key: key4(), seq: 1000, ack: None, trouble: Trouble::TooBig { mtu: 1400, quoted_len: 640 } };
     assert_eq!(read(&frame), Some(expected));
     // Whatever room was left, from the least that RFC 792 asks for.
     assert_eq!(read(&complaint4([3, 4], 1400, packet, |_| {})), Some(IcmpError { ack: Some(2000), ..expected }));
