@@ -75,12 +75,16 @@ counters! {
     syn_retransmitted,
     /// Half-open connections given up: no ACK came in time.
     syn_expired,
-    /// SYNs answered with a cookie, because the SYN table is full.
+    /// SYNs answered with a cookie, because the SYN table is full or their source's share of it.
     cookies_sent,
     /// Handshakes finished with a cookie.
     cookies_accepted,
     /// Handshakes whose ACK came while every connection slot was taken.
     drop_accept_full,
+    /// SYNs dropped because every connection slot is taken: the peer will ask again.
+    drop_syn_shed,
+    /// SYNs and handshakes dropped because their source holds all the connections that one source may hold.
+    drop_source_limit,
     /// SYNs refused because the server drains.
     drop_draining,
     /// Connections established.

@@ -14,6 +14,8 @@ pub struct Limits {
     /// Blocks of [`HOLD_BLOCK`] bytes for received data that waits behind a hole or for its application, over all
     /// connections.
     pub hold_blocks: usize,
+    /// Live connections of one source, an IPv4 address or an IPv6 /64; 0: as many as there are.
+    pub per_source: usize,
 }
 
 impl Default for Limits {
@@ -34,6 +36,7 @@ impl Limits {
             store_blocks: (2 * connections).max(16 * STORE_MAX / STORE_BLOCK),
             // One block for each connection, or enough for sixteen full windows.
             hold_blocks: connections.max(16 * RX_WINDOW_MAX / HOLD_BLOCK),
+            per_source: 0,
         }
     }
 }
@@ -52,6 +55,10 @@ pub const STORE_BLOCK: usize = 4096;
 pub const STORE_MAX: usize = 256 * 1024;
 /// Pieces (runs of owned bytes, or references) that one connection may have waiting or unacknowledged.
 pub const STORE_PIECES: usize = 128;
+/// Half-open connections of one source: this part of the SYN table. What it asks for beyond is answered with cookies.
+pub const SYN_SHARE: usize = 4;
+/// But at least so many.
+pub const SYN_SHARE_MIN: usize = 16;
 /// Passes of one connection through its application in one turn; the rest waits for the next turn.
 pub const READY_PASSES: usize = 8;
 /// Timers served in one turn; the rest waits for the next.
@@ -62,8 +69,8 @@ pub const STRAYS_PER_TURN: usize = 64;
 pub const STRAY_RING: usize = 256;
 /// RSTs to segments of no connection, per second and shard.
 pub const RST_PER_S: u32 = 2000;
-/// ACKs sent in answer to segments of flows in TIME-WAIT, per second and shard.
-pub const TIME_WAIT_ACKS_PER_S: u32 = 2000;
+/// ACKs sent in answer to segments of flows in SYN-RECEIVED and TIME-WAIT, per second and shard.
+pub const BARE_ACKS_PER_S: u32 = 2000;
 /// ACKs sent in answer to segments that the gate stops (RFC 5961 section 7): for each connection at least this long apart,
 /// microseconds.
 pub const CHALLENGE_GAP_US: u64 = 100_000;

@@ -1,8 +1,10 @@
 //! TIME-WAIT (RFC 9293 3.6.1): a bounded, compact table. The oldest entry makes room when it is full.
 //!
-//! All entries wait equally long, so the order of arrival is the order of expiry and the table is a ring.
+//! All entries wait equally long, so the order of arrival is the order of expiry and the table is a ring. One that is to
+//! wait once more does so when its time has come, behind all others.
 
 use crate::limits::TIME_WAIT_US;
+use crate::timestamps::Timestamps;
 use crate::{FlowKey, Instant};
 
 /// What must be remembered of a connection that is over.
@@ -13,8 +15,28 @@ pub(crate) struct TimeWait {
     pub(crate) snd_nxt: u32,
     /// The next sequence number expected of the peer.
     pub(crate) rcv_nxt: u32,
+    /// Both ends' timestamps, if they were agreed on.
+    pub(crate) stamps: Option<Timestamps>,
     expires: Instant,
     live: bool,
+    stays: bool,
+}
+
+impl TimeWait {
+    /// What is remembered of the flow `key`; its time begins with [`TimeWaitTable::insert`].
+    pub(crate) fn new(key: FlowKey, snd_nxt: u32, rcv_nxt: u32, stamps: Option<Timestamps>) -> Self {
+        TimeWait { key, snd_nxt, rcv_nxt, stamps, expires: Instant::ZERO, live: true, stays: false }
+    }
+
+    /// Whether the peer was heard of while it waited.
+    pub(crate) fn stays(&self) -> bool {
+        self.stays
+    }
+
+    /// The same for its next wait.
+    pub(crate) fn again(self) -> Self {
+        TimeWait { stays: false, ..self }
+    }
 }
 
 /// A ring of records, named by their position.
@@ -41,9 +63,9 @@ impl TimeWaitTable {
     }
 
     /// Adds a record and returns its name. There must be room: see [`oldest_if_full`](Self::oldest_if_full).
-    pub(crate) fn insert(&mut self, now: Instant, key: FlowKey, snd_nxt: u32, rcv_nxt: u32) -> u32 {
+    pub(crate) fn insert(&mut self, now: Instant, record: TimeWait) -> u32 {
         debug_assert!(self.used < self.capacity);
-        let record = TimeWait { key, snd_nxt, rcv_nxt, expires: now.plus_micros(TIME_WAIT_US), live: true };
+        let record = TimeWait { expires: now.plus_micros(TIME_WAIT_US), live: true, ..record };
         let at = (self.head + self.used) % self.capacity;
         if at == self.ring.len() {
             self.ring.push(record);
@@ -53,6 +75,11 @@ impl TimeWaitTable {
         self.used += 1;
         self.live += 1;
         at as u32
+    }
+
+    /// Has a record wait once more when its time is over.
+    pub(crate) fn stay(&mut self, id: u32) {
+        self.ring[id as usize].stays = true;
     }
 
     /// Forgets a record whose flow starts a new life.
@@ -65,12 +92,12 @@ impl TimeWaitTable {
     }
 
     /// The next record to go because its time is over; the caller takes it out of the flow table.
-    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<(u32, FlowKey)> {
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<(u32, TimeWait)> {
         self.pop(|record| record.expires <= now)
     }
 
     /// The record that must go before another can come.
-    pub(crate) fn oldest_if_full(&mut self) -> Option<(u32, FlowKey)> {
+    pub(crate) fn oldest_if_full(&mut self) -> Option<(u32, TimeWait)> {
         while self.used == self.capacity && !self.ring[self.head].live {
             self.head = (self.head + 1) % self.capacity;
             self.used -= 1;
@@ -78,7 +105,7 @@ impl TimeWaitTable {
         if self.used < self.capacity { None } else { self.pop(|_| true) }
     }
 
-    fn pop(&mut self, due: impl Fn(&TimeWait) -> bool) -> Option<(u32, FlowKey)> {
+    fn pop(&mut self, due: impl Fn(&TimeWait) -> bool) -> Option<(u32, TimeWait)> {
         while self.used > 0 {
             let at = self.head;
             let record = &mut self.ring[at];
@@ -89,7 +116,7 @@ impl TimeWaitTable {
             self.used -= 1;
             if core::mem::take(&mut record.live) {
                 self.live -= 1;
-                return Some((at as u32, record.key));
+                return Some((at as u32, *record));
             }
         }
         None
@@ -109,16 +136,21 @@ mod tests {
         FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], port, 80)
     }
 
+    fn record(port: u16) -> TimeWait {
+        TimeWait::new(key(port), 1, 1, None)
+    }
+
     #[test]
     fn expires_in_order_and_skips_what_was_removed() {
         let mut table = TimeWaitTable::new(4);
         let t = Instant::from_millis(1000);
-        let a = table.insert(t, key(1), 1, 1);
-        let b = table.insert(t.plus_micros(5), key(2), 1, 1);
+        let a = table.insert(t, record(1));
+        let b = table.insert(t.plus_micros(5), record(2));
         table.remove(a);
         assert_eq!(table.len(), 1);
-        assert_eq!(table.pop_expired(t.plus_micros(TIME_WAIT_US)), None);
-        assert_eq!(table.pop_expired(t.plus_micros(TIME_WAIT_US + 5)), Some((b, key(2))));
+        assert!(table.pop_expired(t.plus_micros(TIME_WAIT_US)).is_none());
+        let popped = table.pop_expired(t.plus_micros(TIME_WAIT_US + 5)).map(|(at, r)| (at, r.key));
+        assert_eq!(popped, Some((b, key(2))));
         assert_eq!(table.deadline(), None);
     }
 
@@ -127,9 +159,9 @@ mod tests {
         let mut table = TimeWaitTable::new(2);
         let t = Instant::from_millis(1);
         for port in 1..=10 {
-            let out = table.oldest_if_full().map(|(_, k)| k.peer_port);
+            let out = table.oldest_if_full().map(|(_, r)| r.key.peer_port);
             assert_eq!(out, (port > 2).then(|| port - 2));
-            table.insert(t, key(port), 0, 0);
+            table.insert(t, record(port));
             assert!(table.len() <= 2);
         }
     }
@@ -138,12 +170,12 @@ mod tests {
     fn what_was_removed_makes_room_before_what_lives() {
         let mut table = TimeWaitTable::new(2);
         let t = Instant::from_millis(1);
-        let a = table.insert(t, key(1), 0, 0);
-        table.insert(t, key(2), 0, 0);
+        let a = table.insert(t, record(1));
+        table.insert(t, record(2));
         table.remove(a);
-        assert_eq!(table.oldest_if_full(), None);
-        table.insert(t, key(3), 0, 0);
+        assert!(table.oldest_if_full().is_none());
+        table.insert(t, record(3));
         assert_eq!(table.len(), 2);
-        assert_eq!(table.oldest_if_full().map(|(_, k)| k), Some(key(2)));
+        assert_eq!(table.oldest_if_full().map(|(_, r)| r.key), Some(key(2)));
     }
 }

@@ -282,14 +282,24 @@ fn the_syn_table_is_bounded() {
 fn connections_are_bounded_and_the_refused_may_try_again() {
     let limits = Limits { connections: 1, ..small() };
     let mut w = World::with(limits, MemQueue::default());
-    w.establish();
     w.key.peer_port += 1;
     w.send(syn());
     w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
     let second = w.server_isn;
+    w.key.peer_port -= 1;
+    w.establish();
+    let first = w.server_isn;
+    w.key.peer_port += 1;
+    w.server_isn = second;
     w.send(ack(1, 1));
     assert_eq!((w.shard.live(), w.counters().drop_accept_full), (1, 1));
-    w.key.peer_port -= 1;
+    // Who asks only now is not even answered.
+    w.key.peer_port += 1;
+    w.send(syn());
+    w.silence();
+    assert_eq!(w.counters().drop_syn_shed, 1);
+    w.key.peer_port -= 2;
+    w.server_isn = first;
     w.send(rst(1));
     w.key.peer_port += 1;
     w.server_isn = second;

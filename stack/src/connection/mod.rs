@@ -20,6 +20,7 @@ use crate::recovery::{Algorithm, Sender, Setup};
 use crate::store::{BlockPool, Store};
 use crate::syn::SynRecord;
 use crate::timestamps::{self, Timestamps};
+use crate::timewait::TimeWait;
 use crate::wire::Template;
 use crate::{Caps, CloseReason, Counters, FlowKey, Instant, Queue};
 
@@ -318,9 +319,9 @@ impl<S> Connection<S> {
         self.template.set_link(link);
     }
 
-    /// Our next sequence number and the next one we expect: what TIME-WAIT remembers.
-    pub(crate) fn sequence_numbers(&self) -> (u32, u32) {
-        (self.tx.seq(self.tx.sender.nxt()), self.rx.seq(self.rx.next))
+    /// What TIME-WAIT remembers.
+    pub(crate) fn remains(&self) -> TimeWait {
+        TimeWait::new(self.key, self.tx.seq(self.tx.sender.nxt()), self.rx.seq(self.rx.next), self.stamps)
     }
 }
 

@@ -158,9 +158,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let key = connection.key;
         let hash = self.flows.hash(&key);
         self.flows.remove(hash, Flow::Live(id).pack());
+        if let Some(sources) = &mut self.live_by {
+            sources.remove(&key);
+        }
         if reason == CloseReason::Finished && connection.owes_time_wait() {
-            let (snd_nxt, rcv_nxt) = connection.sequence_numbers();
-            self.enter_time_wait(now, key, snd_nxt, rcv_nxt);
+            self.enter_time_wait(now, connection.remains());
         }
         count(&mut self.world.counters, reason);
         let (parts, session) = connection.dissolve(&mut self.world);

@@ -4,10 +4,12 @@
 //! of frames in, serves the connections that something happened to, and puts frames out.
 
 mod complaints;
+mod half_open;
 mod handshake;
 mod ingress;
 mod lifecycle;
 mod slab;
+mod time_wait;
 
 use core::net::IpAddr;
 
@@ -21,6 +23,7 @@ use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN};
 use crate::machine::Machine;
 use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
+use crate::sources::Sources;
 use crate::store::BlockPool;
 use crate::stray::StrayLink;
 use crate::syn::SynTable;
@@ -63,6 +66,10 @@ pub struct Shard<A: App, Q: Queue> {
     live: Slab<Connection<A::Session>>,
     wheel: Wheel,
     syn: SynTable,
+    limits: Limits,
+    half_open_by: Sources,
+    /// Only where the number of one source's connections is limited.
+    live_by: Option<Sources>,
     time_wait: TimeWaitTable,
     responder: Responder,
     listeners: Vec<Listener>,
@@ -72,7 +79,8 @@ pub struct Shard<A: App, Q: Queue> {
     cookies: Cookies,
     strays: Option<StrayLink>,
     rst_limit: Limiter,
-    time_wait_limit: Limiter,
+    /// For ACKs that no connection sends.
+    ack_limit: Limiter,
     /// Connections that something happened to in this turn.
     touched: Vec<u32>,
     /// Connections that want another turn without an event.
@@ -140,6 +148,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             live: Slab::new(&limits),
             wheel: Wheel::new(limits.connections),
             syn: SynTable::new(limits.syn_backlog),
+            half_open_by: Sources::new(limits.syn_backlog, &isn_secret),
+            live_by: (limits.per_source > 0).then(|| Sources::new(limits.connections, &isn_secret)),
+            limits,
             time_wait: TimeWaitTable::new(limits.time_wait),
             shared: matches!(config.addresses, Addresses::Shared),
             responder: Responder::new(ResponderConfig {
@@ -153,7 +164,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             isn: IsnSource::new(&isn_secret),
             strays: config.strays,
             rst_limit: Limiter::new(limits::RST_PER_S),
-            time_wait_limit: Limiter::new(limits::TIME_WAIT_ACKS_PER_S),
+            ack_limit: Limiter::new(limits::BARE_ACKS_PER_S),
             touched: Vec::with_capacity(limits.connections.min(4096)),
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
@@ -252,14 +263,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// What is due: half-open connections, TIME-WAIT, connections. Bounded; what is left over is due in the next turn.
     fn on_timers(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
         self.on_syn_timers(now, queue);
-        let mut budget = TIMERS_PER_TURN;
-        while budget > 0
-            && let Some((position, key)) = self.time_wait.pop_expired(now)
-        {
-            budget -= 1;
-            let hash = self.flows.hash(&key);
-            self.flows.remove(hash, Flow::TimeWait(position).pack());
-        }
+        self.on_time_wait_timers(now);
         let mut budget = TIMERS_PER_TURN as u32;
         while let Some(id) = self.wheel.pop_expired(now, &mut budget) {
             self.on_connection_timer(now, queue, app, id);

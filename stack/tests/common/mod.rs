@@ -277,7 +277,7 @@ pub fn config(limits: Limits) -> ShardConfig {
 }
 
 pub fn small() -> Limits {
-    Limits { connections: 16, syn_backlog: 16, time_wait: 8, store_blocks: 256, hold_blocks: 256 }
+    Limits { connections: 16, syn_backlog: 16, time_wait: 8, store_blocks: 256, hold_blocks: 256, per_source: 0 }
 }
 
 impl World {

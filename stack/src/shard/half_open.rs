@@ -1,0 +1,145 @@
+//! Half-open connections (RFC 9293 3.10.7.4, SYN-RECEIVED): the segments that may end one, one way or the other.
+
+use super::Shard;
+use super::ingress::Travel;
+use crate::app::App;
+use crate::syn::SynRecord;
+use crate::wire::{Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
+use crate::{Instant, Queue};
+
+/// The window that our SYN|ACK offers, bytes.
+const WINDOW: u32 = u16::MAX as u32;
+
+impl<A: App, Q: Queue> Shard<A, Q> {
+    /// A segment of a half-open connection.
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
+    pub(super) fn on_half_open(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        position: u32,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+        travel: Travel,
+    ) {
+        let Some(record) = self.syn.record(position) else { return };
+        let flags = segment.flags;
+        let distance = segment.seq.wrapping_sub(record.irs.wrapping_add(1));
+        let said = tcp_options(segment.header(bytes));
+        if flags.rst() {
+            self.on_half_open_reset(now, queue, position, distance);
+        } else if flags.syn() && segment.seq == record.irs {
+            // Our SYN|ACK was lost, or is slow.
+            self.world.counters.syn_retransmitted += 1;
+            self.syn.spoil_round_trip(position);
+            self.syn.take_timestamp(now, position, &said);
+            self.send_syn_ack(now, queue, position);
+        } else if flags.syn() {
+            // A peer that started over, or somebody who would like it to: RFC 5961 4.2. The former answers with a reset
+            // and comes again.
+            self.world.counters.gate_syn += 1;
+            self.challenge_half_open(now, queue, position);
+        } else if !flags.ack() {
+            self.world.counters.gate_no_ack += 1;
+        } else if segment.ack != record.iss.wrapping_add(1) {
+            self.on_half_open_mismatch(now, queue, app, position, link, segment, bytes, travel);
+        } else if is_old(record, now, &said) {
+            self.world.counters.gate_paws += 1;
+            self.challenge_half_open(now, queue, position);
+        } else if distance > WINDOW {
+            self.world.counters.gate_outside_window += 1;
+            self.challenge_half_open(now, queue, position);
+        } else {
+            self.world.counters.stray_claimed += u64::from(travel.seen_by > 0);
+            self.establish(now, queue, app, position, link, segment, bytes);
+        }
+    }
+
+    /// RFC 5961 3.2: only the exact sequence number ends it.
+    fn on_half_open_reset(&mut self, now: Instant, queue: &mut Q, position: u32, distance: u32) {
+        match distance {
+            0 => drop(self.forget_syn(position)),
+            1..=WINDOW => {
+                self.world.counters.gate_rst_inexact += 1;
+                self.challenge_half_open(now, queue, position);
+            }
+            _ => self.world.counters.gate_rst_outside += 1,
+        }
+    }
+
+    /// It acknowledges something that this record did not send.
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
+    fn on_half_open_mismatch(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        position: u32,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+        travel: Travel,
+    ) {
+        // Its SYN may have been answered with a cookie first, and again when the table had room.
+        if let Some(record) = self.record_of_cookie(now, link, segment, bytes) {
+            let Some(parts) = self.take_parts(&record.key) else { return };
+            self.forget_syn(position);
+            self.world.counters.cookies_accepted += 1;
+            return self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+        }
+        self.world.counters.gate_ack_range += 1;
+        // The SYN came twice, to two shards, and the peer took the other's SYN|ACK: a reset would end that connection.
+        self.disown(now, queue, link, segment, bytes, travel);
+    }
+
+    /// Says where we stand (RFC 9293 3.10.7.4, first check; RFC 5961), within limits.
+    fn challenge_half_open(&mut self, now: Instant, queue: &mut Q, position: u32) {
+        if !self.ack_limit.allow(now) {
+            self.world.counters.challenge_limited += 1;
+            return;
+        }
+        let Some(record) = self.syn.record(position).cloned() else { return };
+        self.world.counters.challenge_acks += 1;
+        let option = record.stamps.map(|stamps| stamps.option(now));
+        let ack = Outgoing {
+            seq: record.iss.wrapping_add(1),
+            ack: record.irs.wrapping_add(1),
+            flags: Flags::ACK,
+            window: u16::MAX,
+            options: option.as_ref().map_or(&[], |option| option),
+            payload_len: 0,
+        };
+        self.send_bare(queue, &record.template, &ack);
+    }
+
+    /// The handshake's ACK: now the connection gets a socket, buffers and a session.
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
+    fn establish(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        position: u32,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+    ) {
+        let Some(parts) = self.take_parts(&segment.key) else {
+            // The record stays: the peer believes in the connection and will ask again.
+            self.syn.spoil_round_trip(position);
+            return;
+        };
+        let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
+        self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+    }
+}
+
+/// PAWS (RFC 7323 5.3).
+fn is_old(record: &SynRecord, now: Instant, said: &TcpOptions) -> bool {
+    match (&record.stamps, said.timestamps) {
+        (Some(stamps), Some((tsval, _))) => stamps.is_old(now, tsval),
+        _ => false,
+    }
+}

@@ -1,0 +1,98 @@
+//! How many of something each source holds, in a fixed amount of memory.
+//!
+//! A count-min sketch (Cormode, Muthukrishnan 2005) with keyed hashes: what it says of a source is never too little, and
+//! too much only if others share both of its cells, which nobody without the key can arrange.
+
+use crate::FlowKey;
+use core::hash::Hasher;
+use siphasher::sip::SipHasher13;
+
+/// Counts by source: an IPv4 address, or an IPv6 /64, which one host may fill with addresses of its choice.
+pub(crate) struct Sources {
+    rows: [Box<[u32]>; 2],
+    mask: usize,
+    hash: SipHasher13,
+}
+
+impl Sources {
+    /// Room for `holders` sources with hardly a collision; `key` is secret.
+    pub(crate) fn new(holders: usize, key: &[u8; 16]) -> Self {
+        let cells = (2 * holders).clamp(1024, 1 << 20).next_power_of_two();
+        let row = || vec![0; cells].into_boxed_slice();
+        Sources { rows: [row(), row()], mask: cells - 1, hash: SipHasher13::new_with_key(key) }
+    }
+
+    fn cells(&self, key: &FlowKey) -> [usize; 2] {
+        let mut hash = self.hash;
+        hash.write(if key.is_v4() { &key.peer } else { &key.peer[..8] });
+        let hash = hash.finish();
+        [hash as usize & self.mask, (hash >> 32) as usize & self.mask]
+    }
+
+    /// What the source of this flow holds, at most.
+    pub(crate) fn count(&self, key: &FlowKey) -> u32 {
+        let [a, b] = self.cells(key);
+        self.rows[0][a].min(self.rows[1][b])
+    }
+
+    /// It holds one more.
+    pub(crate) fn add(&mut self, key: &FlowKey) {
+        let cells = self.cells(key);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row[cell] += 1;
+        }
+    }
+
+    /// It holds one less; it must have held one.
+    pub(crate) fn remove(&mut self, key: &FlowKey) {
+        let cells = self.cells(key);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            debug_assert!(row[cell] > 0, "nothing is taken away that was not added");
+            row[cell] = row[cell].saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(n: u32, port: u16) -> FlowKey {
+        let [_, b, c, d] = n.to_be_bytes();
+        FlowKey::v4([198, b, c, d], [198, 18, 0, 2], port, 80)
+    }
+
+    #[test]
+    fn counts_by_address_and_by_prefix() {
+        let mut sources = Sources::new(64, &[7; 16]);
+        let v6 = |tail: u8, net: u8| {
+            let mut a = [0; 16];
+            (a[0], a[7], a[15]) = (0xfd, net, tail);
+            FlowKey::v6(a, [0xfd; 16], 1, 80)
+        };
+        for n in 0..5 {
+            sources.add(&v4(1, n));
+            sources.add(&v6(n as u8, 1));
+        }
+        assert_eq!(sources.count(&v4(1, 99)), 5);
+        assert_eq!(sources.count(&v6(200, 1)), 5);
+        assert_eq!(sources.count(&v6(1, 2)), 0);
+        sources.remove(&v4(1, 3));
+        assert_eq!(sources.count(&v4(1, 99)), 4);
+    }
+
+    #[test]
+    fn says_too_much_of_hardly_anybody_and_too_little_of_nobody() {
+        let mut sources = Sources::new(1000, &[9; 16]);
+        for n in 0..1000 {
+            sources.add(&v4(n, 1));
+        }
+        assert!((0..1000).all(|n| sources.count(&v4(n, 1)) >= 1));
+        let wrong = (1000..11_000).filter(|&n| sources.count(&v4(n, 1)) > 0).count();
+        assert!(wrong < 2500, "{wrong} of 10,000 strangers");
+        for n in 0..1000 {
+            sources.remove(&v4(n, 1));
+        }
+        assert!((0..1000).all(|n| sources.count(&v4(n, 1)) == 0));
+    }
+}
