@@ -10,4 +10,5 @@ pub mod deadline;
 pub mod netns;
 pub mod pages;
 pub mod rung;
+pub mod script;
 pub mod server;

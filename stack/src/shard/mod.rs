@@ -191,6 +191,15 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         Turn { busy, deadline: self.deadline() }
     }
 
+    /// Calls the application for every live connection in the next turn: for one that has learnt something from elsewhere
+    /// than its connections.
+    pub fn wake_all(&mut self) {
+        for id in self.live.ids() {
+            self.live.with(id, |c| c.poke());
+            self.touch(id);
+        }
+    }
+
     /// Stops accepting and tells the application; live connections go on until they end, or until
     /// [`abort_all`](Self::abort_all).
     pub fn drain(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
@@ -199,10 +208,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         app.draining();
         queue.begin();
-        for id in self.live.ids() {
-            self.live.with(id, |c| c.poke());
-            self.touch(id);
-        }
+        self.wake_all();
         self.serve_touched(now, queue, app);
         queue.end();
     }
