@@ -41,10 +41,7 @@ impl Script {
             }
         }
         if !header.clauses.starts_with("RFC ") {
-            return Err(fail(
-                1,
-                "a script begins with a comment that names its clauses: `# RFC 9293 3.10.7.4`".to_owned(),
-            ));
+            return Err(fail(1, "a script begins with a comment that names its clauses: `# RFC 9293 3.5`".to_owned()));
         }
         let mut lines: Vec<Line> = Vec::new();
         let mut comments = Vec::new();

@@ -16,8 +16,6 @@ const START: Instant = Instant::from_millis(1_000_000);
 const TURNS_MAX: u32 = 2_000_000;
 /// What the wheel may be late by, and the rounding of a deadline to it, microseconds.
 const SLACK_US: u64 = 2_500;
-/// What a server of one conversation holds; its memory is never given back (the shard's arena), so not much.
-const LIMITS: Limits = Limits { connections: 4, syn_backlog: 4, time_wait: 4, store_blocks: 256 };
 
 /// Runs `script` against the stack in virtual time, over every version of IP that it names.
 ///
@@ -49,17 +47,22 @@ struct World {
     turns: u32,
 }
 
+/// What a server of one conversation holds; its memory is never given back (the shard's arena), so not much.
+fn limits(script: &Script) -> Limits {
+    let syn_backlog = script.header.syn_backlog.unwrap_or(4);
+    Limits { syn_backlog, time_wait: 4, store_blocks: 256, hold_blocks: 2048, ..Limits::for_connections(4) }
+}
+
 impl World {
     fn new(script: &Script) -> Self {
         let wire = Wire::new(SimConfig { latency_us: 0, ..SimConfig::default() });
         wire.advance(START);
         let queue = wire.queue(Side::Left);
-        let limits = Limits { syn_backlog: script.header.syn_backlog.unwrap_or(LIMITS.syn_backlog), ..LIMITS };
         let config = ShardConfig {
             listeners: vec![Listener { app: 0, port: PORT }],
             addresses: Addresses::Own(vec![(SERVER.0.into(), 24), (SERVER.1.into(), 64)]),
             gateways: vec![],
-            limits,
+            limits: limits(script),
             secret: *b"the same each time, for a script",
             strays: None,
         };
