@@ -1,9 +1,10 @@
 //! Echo: bytes back as they came, or each line with `You said: ` in front.
 
 use khamsin_stack::app::send_some;
-use khamsin_stack::{App, CloseReason, Instant, Listener, Stream};
+use khamsin_stack::{App, CloseReason, Instant, Listener, Patience, Stream};
 use memchr::memchr;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Longest line that `--line` answers, in bytes, its end not counted.
 pub const LINE_MAX: usize = 64 * 1024;
@@ -13,6 +14,8 @@ pub const ANSWER: &[u8] = b"You said: ";
 pub const TOO_LONG: &[u8] =
     b"Your line is longer than 65536 bytes, which is the most that is answered here; goodbye.\n";
 
+/// Silence after which a peer is asked whether it is still there: what RFC 9293 3.8.4 has for the least.
+const KEEP_ALIVE: Duration = Duration::from_secs(2 * 3600);
 /// Bytes copied from input to output at a time; small enough to stay in the first-level cache.
 const SCRATCH: usize = 16 * 1024;
 
@@ -175,6 +178,11 @@ impl App for Echo {
 
     fn open(&mut self, _now: Instant, _listener: Listener, _peer: SocketAddr) -> EchoSession {
         EchoSession::default()
+    }
+
+    /// A peer may be silent for as long as it likes, but not be gone.
+    fn patience(&self, _listener: Listener) -> Patience {
+        Patience { keep_alive: Some(KEEP_ALIVE), ..Patience::default() }
     }
 
     fn ready(&mut self, _now: Instant, session: &mut EchoSession, stream: &mut impl Stream) {

@@ -45,6 +45,17 @@ impl fmt::Display for CloseReason {
     }
 }
 
+/// How long connections wait for a peer that is silent. Without either limit only retransmission has an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Patience {
+    /// Silence on an idle connection after which the peer is asked whether it is still there (RFC 9293 3.8.4); it is given
+    /// up when it leaves nine such questions, 75 s apart, unanswered. `None`: never asked.
+    pub keep_alive: Option<core::time::Duration>,
+    /// Longest time that sent data may go unacknowledged, or unsent because of a closed window (RFC 9293 3.8.3, RFC 5482;
+    /// Linux: `TCP_USER_TIMEOUT`). `None`: as long as retransmission lasts, and as long as a closed window is confirmed.
+    pub user_timeout: Option<core::time::Duration>,
+}
+
 /// An application: callbacks over byte streams.
 ///
 /// Promises of the host, whichever it is:
@@ -59,6 +70,12 @@ pub trait App {
 
     /// A connection is established. Nothing can be sent yet: `ready` follows at once.
     fn open(&mut self, now: Instant, listener: Listener, peer: SocketAddr) -> Self::Session;
+
+    /// How long the connections of `listener` wait for their peers; asked once for each, when it is established.
+    fn patience(&self, listener: Listener) -> Patience {
+        let _ = listener;
+        Patience::default()
+    }
 
     /// Bytes, room or the end of input.
     fn ready(&mut self, now: Instant, session: &mut Self::Session, stream: &mut impl Stream);

@@ -139,6 +139,8 @@ counters! {
     rto_expired,
     /// Fast retransmits entered.
     fast_retransmits,
+    /// Keep-alive probes sent.
+    keep_alives,
     /// Zero-window probes sent.
     window_probes,
     /// Duplicate acknowledgements received.

@@ -32,7 +32,7 @@ mod timewait;
 pub mod wheel;
 pub mod wire;
 
-pub use app::{App, CloseReason, Listener, Stream};
+pub use app::{App, CloseReason, Listener, Patience, Stream};
 pub use content::Content;
 pub use counters::Counters;
 pub use key::FlowKey;

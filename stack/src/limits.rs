@@ -79,8 +79,21 @@ pub const ECHO_REPLIES_PER_S: u32 = 1000;
 
 /// Longest an acknowledgement waits for data to ride on, microseconds. RFC 9293 3.8.6.3 allows 500 ms; Linux waits 40.
 pub const DELAYED_ACK_US: u64 = 40_000;
+/// Keep-alive probes without an answer after which the next one gives up (Linux: `tcp_keepalive_probes`).
+pub const KEEP_ALIVE_PROBES: u8 = 9;
+/// Time between two of them, microseconds (Linux: `tcp_keepalive_intvl`); never longer than the silence before the first.
+pub const KEEP_ALIVE_GAP_US: u64 = 75_000_000;
+/// How long a peer may take nothing of what is left of a connection that its application has closed, microseconds: about
+/// what eight retransmissions take (Linux: `tcp_orphan_retries`). A peer that answers every probe of its closed window
+/// would hold it for ever.
+pub const ORPHAN_US: u64 = 100_000_000;
+/// Retransmission timeout, microseconds, from which on an orphan is given up that routers say they cannot reach: half a minute
+/// after its last progress.
+pub const HOPELESS_RTO_US: u64 = 16_000_000;
 /// How long FIN-WAIT-2 waits for a sign of the peer, microseconds (Linux: `tcp_fin_timeout`).
 pub const FIN_WAIT_2_US: u64 = 60_000_000;
+/// How long a connection that is over on both sides waits for its application to read the rest, microseconds.
+pub const UNREAD_US: u64 = 60_000_000;
 /// TIME-WAIT, microseconds: twice a maximum segment lifetime of 30 s, as Linux has it.
 pub const TIME_WAIT_US: u64 = 60_000_000;
 /// First wait for the ACK of a SYN|ACK, microseconds (RFC 6298); it doubles with each repetition.

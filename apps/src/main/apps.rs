@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use khamsin::echo::{Echo, EchoConfig, EchoSession};
 use khamsin::http::{Http, HttpConfig, HttpSession, Loader, Router, Site, SiteConfig};
 use khamsin_drivers::clock::Clock;
-use khamsin_stack::{App, CloseReason, Instant, Listener, Stream};
+use khamsin_stack::{App, CloseReason, Instant, Listener, Patience, Stream};
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -59,6 +59,10 @@ impl App for Apps {
         } else {
             Session::Echo(self.echo.open(now, listener, peer))
         }
+    }
+
+    fn patience(&self, listener: Listener) -> Patience {
+        if listener.app == AppName::Http as usize { self.http.patience(listener) } else { self.echo.patience(listener) }
     }
 
     fn ready(&mut self, now: Instant, session: &mut Session, stream: &mut impl Stream) {

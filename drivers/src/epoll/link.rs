@@ -1,12 +1,14 @@
 //! One connection's socket: what was read and not consumed, what is to be written, what epoll was asked for.
 
 use super::outbox::{Outbox, OutboxPool};
+use khamsin_stack::limits::{KEEP_ALIVE_GAP_US, KEEP_ALIVE_PROBES};
 use khamsin_stack::wheel::Wheel;
-use khamsin_stack::{CloseReason, Counters, Instant};
+use khamsin_stack::{CloseReason, Counters, Instant, Patience};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// The read buffer that all connections of a host share, in bytes.
 const INPUT: usize = 64 * 1024;
@@ -40,6 +42,9 @@ impl Shared {
         self.input_end = 0;
     }
 }
+
+/// Keep-alive probes and the time between them, as the bypass stack has them.
+const KEEP_ALIVE_GAP: Duration = Duration::from_micros(KEEP_ALIVE_GAP_US);
 
 /// What an attempt to read gave.
 pub(super) enum Received {
@@ -120,6 +125,22 @@ impl Link {
             queued: None,
             wake_at: Instant::FAR_FUTURE,
             linger_until: Instant::FAR_FUTURE,
+        }
+    }
+
+    /// Has the kernel watch over a silent peer. The options cannot fail on a TCP socket; if they did, the connection would
+    /// merely wait longer.
+    pub(super) fn wait_for_peer(&self, patience: &Patience) {
+        if let Some(idle) = patience.keep_alive {
+            let idle = idle.max(Duration::from_secs(1));
+            let _ = sockopt::set_tcp_keepidle(&self.fd, idle)
+                .and_then(|()| sockopt::set_tcp_keepintvl(&self.fd, idle.min(KEEP_ALIVE_GAP)))
+                .and_then(|()| sockopt::set_tcp_keepcnt(&self.fd, u32::from(KEEP_ALIVE_PROBES)))
+                .and_then(|()| sockopt::set_socket_keepalive(&self.fd, true));
+        }
+        if let Some(limit) = patience.user_timeout {
+            let millis = limit.as_millis().clamp(1, u128::from(u32::MAX)) as u32;
+            let _ = sockopt::set_tcp_user_timeout(&self.fd, millis);
         }
     }
 

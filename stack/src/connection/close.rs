@@ -1,14 +1,25 @@
 //! When a connection is over.
 
 use super::{Connection, Fate};
-use crate::CloseReason;
+use crate::limits::UNREAD_US;
+use crate::{CloseReason, Instant};
 use smoltcp::socket::tcp::State;
 
 impl<S> Connection<S> {
-    /// Both streams have ended, both ends know it, and the application has seen everything.
-    pub(super) fn after_close(&self) -> Fate {
-        let over = self.tx.fin_acked && self.rx.finished;
-        if over && !self.wants_service() { Fate::Over(CloseReason::Finished) } else { Fate::Live }
+    /// Both streams have ended, both ends know it, and the application has seen everything, or had time for it.
+    pub(super) fn after_close(&mut self, now: Instant) -> Fate {
+        if !(self.tx.fin_acked && self.rx.finished) || self.wants_service() {
+            return Fate::Live;
+        }
+        if self.unit.unread() == 0 {
+            return Fate::Over(CloseReason::Finished);
+        }
+        match self.unread_ends {
+            None => self.unread_ends = Some(now.plus_micros(UNREAD_US)),
+            Some(at) if at <= now => return Fate::Over(CloseReason::Finished),
+            Some(_) => {}
+        }
+        Fate::Live
     }
 
     /// Whether we closed first, and so have to remember the flow for a while (RFC 9293 3.6.1).

@@ -53,6 +53,7 @@ impl<S> Connection<S> {
             return Fate::Live;
         }
         self.believed = true;
+        self.waiting.heard(env.now);
         self.take_timestamp(env.now, distance, &options);
         if segment.payload_len() > 0 || segment.flags.fin() {
             if self.ecn.on_text(segment) {
@@ -154,7 +155,11 @@ impl<S> Connection<S> {
         let outcome = tx.sender.on_ack(env.now, &news);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
+        if ece && tx.sender.take_cwr() {
+            self.ecn.reduced();
+        }
         if outcome.newly_acked > 0 {
+            self.waiting.progressed(env.now);
             self.on_acked(env, ack);
         }
         true

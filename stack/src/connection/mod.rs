@@ -8,11 +8,12 @@ mod ecn;
 mod gate;
 mod output;
 mod path;
+mod patience;
 mod receive;
 mod stream;
 mod text;
 
-use crate::app::App;
+use crate::app::{App, Patience};
 use crate::limits::{STORE_MAX, STORE_RETRY_US};
 use crate::machine::{Machine, Refused, Unit};
 use crate::pmtu::PmtuCache;
@@ -26,6 +27,7 @@ use crate::{Caps, CloseReason, Counters, FlowKey, Instant, Queue};
 
 use ecn::Ecn;
 use path::Path;
+use patience::Waiting;
 use receive::Receive;
 
 /// What the connections of a shard share.
@@ -130,6 +132,9 @@ pub(crate) struct Connection<S> {
     session: Option<S>,
     /// When a peer that owes us a FIN is given up.
     fin_wait_2_ends: Option<Instant>,
+    /// When an application that does not read what came before the end is not waited for any longer.
+    unread_ends: Option<Instant>,
+    waiting: Waiting,
     challenged_at: Instant,
 }
 
@@ -144,6 +149,7 @@ impl<S> Connection<S> {
         parts: Parts,
         syn: &SynRecord,
         window: u16,
+        patience: &Patience,
         session: S,
     ) -> Result<Self, (Refused, Parts, S)> {
         let (mut unit, store) = parts;
@@ -194,6 +200,8 @@ impl<S> Connection<S> {
             unit,
             session: Some(session),
             fin_wait_2_ends: None,
+            unread_ends: None,
+            waiting: Waiting::new(now, patience),
             challenged_at: Instant::ZERO,
         })
     }
@@ -209,7 +217,8 @@ impl<S> Connection<S> {
             return Fate::Over(CloseReason::Aborted);
         }
         self.flush(env);
-        self.after_close()
+        self.waiting.note(env.now, self.owed());
+        self.after_close(env.now)
     }
 
     /// Whether another turn of [`serve`](Self::serve) is wanted without a new event.
@@ -230,6 +239,11 @@ impl<S> Connection<S> {
         }
         if self.tx.sender.deadline().is_some_and(|at| at <= now)
             && let Fate::Over(reason) = self.on_sender_timeout(env)
+        {
+            return Fate::Over(reason);
+        }
+        if self.waiting.deadline(self.is_orphan()) <= now
+            && let Fate::Over(reason) = self.on_silence(env)
         {
             return Fate::Over(reason);
         }
@@ -255,7 +269,8 @@ impl<S> Connection<S> {
         let or_never = |at: Option<Instant>| at.unwrap_or(Instant::FAR_FUTURE);
         let ours = or_never(self.tx.sender.deadline()).min(or_never(self.rx.ack_deadline));
         let asked = or_never(self.wishes.wake_at).min(or_never(self.wishes.retry_at));
-        let at = ours.min(asked).min(or_never(self.fin_wait_2_ends));
+        let silence = self.waiting.deadline(self.is_orphan());
+        let at = ours.min(asked).min(or_never(self.fin_wait_2_ends)).min(or_never(self.unread_ends)).min(silence);
         (at != Instant::FAR_FUTURE).then_some(at)
     }
 

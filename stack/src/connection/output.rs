@@ -112,6 +112,20 @@ impl<S> Connection<S> {
         Ok(())
     }
 
+    /// A segment that the peer must answer: it lies before what it expects (RFC 9293 3.8.4). Lost ones are not repeated but by
+    /// the next.
+    pub(super) fn send_keep_alive<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        let seq = self.tx.seq(self.tx.sender.nxt()).wrapping_sub(1);
+        let _ = self.emit(env, seq, Flags::ACK, 0, 0);
+    }
+
+    /// Whether the peer owes an acknowledgement, or the window for what waits.
+    #[inline]
+    pub(super) fn owed(&self) -> bool {
+        let (unsent, fin) = self.unsent();
+        !self.tx.sender.is_idle() || unsent > 0 || fin
+    }
+
     /// Says that the connection is over, as far as one frame can. A lost one costs the peer a wait, nothing more.
     pub(crate) fn send_reset<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
         let seq = self.tx.seq(self.tx.sender.nxt());

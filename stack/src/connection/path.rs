@@ -5,9 +5,8 @@
 //! may be forged, or over in a second.
 
 use super::{Connection, Env, Fate, World};
-use crate::limits::{BLACK_HOLE_MSS, BLACK_HOLE_STEPS, BLACK_HOLE_TIMEOUTS, MIN_MSS, PMTU_LIFE_US};
+use crate::limits::{BLACK_HOLE_MSS, BLACK_HOLE_STEPS, BLACK_HOLE_TIMEOUTS, HOPELESS_RTO_US, MIN_MSS, PMTU_LIFE_US};
 use crate::pmtu::{self, MTU_MIN_V6, PathMtu};
-use crate::recovery::RTO_MAX_US;
 use crate::wire::{IcmpError, Trouble};
 use crate::{FlowKey, Instant, Queue};
 
@@ -199,9 +198,9 @@ impl<S> Connection<S> {
     }
 
     /// Whether a peer that does not answer has been given up by others, too: routers complain, the application has said all
-    /// it had to say, and the timer has grown as long as it may (Linux: `tcp_orphan_retries`).
+    /// it had to say, and the timer has grown long (Linux gives such an orphan up at once).
     pub(super) fn is_hopeless(&self) -> bool {
-        self.path.trouble && self.tx.shutdown && self.tx.sender.rto_us() >= RTO_MAX_US
+        self.path.trouble && self.tx.shutdown && self.tx.sender.rto_us() >= HOPELESS_RTO_US
     }
 
     fn set_path_mtu(&mut self, path: PathMtu) {

@@ -196,7 +196,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.live.give_parts(parts);
             return self.refuse(queue, record, CloseReason::Panicked);
         };
-        match Connection::establish(now, &mut self.world, parts, record, segment.window, session) {
+        let patience = app.patience(listener);
+        match Connection::establish(now, &mut self.world, parts, record, segment.window, &patience, session) {
             Ok(connection) => {
                 let id = self.live.insert(connection);
                 let hash = self.flows.hash(&record.key);

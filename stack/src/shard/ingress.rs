@@ -6,7 +6,9 @@ use crate::connection::Connection;
 use crate::prefetch;
 use crate::stray::Stray;
 use crate::wire::checksum::{Verdict, verify_tcp};
-use crate::wire::{self, DropReason, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum};
+use crate::wire::{
+    self, DropReason, Flags, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum,
+};
 use crate::{FlowKey, Frame, Instant, Queue, RxChecksum, TxOffload};
 
 /// What goes with a frame on its way.
@@ -200,11 +202,18 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let flags = segment.flags;
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
             self.on_syn(now, queue, link, segment, bytes);
+        } else if flags.0 & (Flags::SYN | Flags::RST | Flags::ACK).0 == 0 && self.listens(segment) {
+            // RFC 9293 3.10.7.2, LISTEN: neither of the three is nothing at all.
+            self.world.counters.gate_no_ack += 1;
         } else if self.on_cookie(now, queue, app, link, segment, bytes) {
             // It has become a connection, or may when there is room for one.
         } else {
             self.disown(now, queue, link, segment, bytes, travel);
         }
+    }
+
+    fn listens(&self, segment: &Segment) -> bool {
+        self.listeners.iter().any(|l| l.port == segment.key.local_port)
     }
 
     /// A segment of no connection here: there may be one on another shard. The last one answers.

@@ -102,6 +102,9 @@ impl Queue for MemQueue {
     }
 }
 
+/// Of a session that has ended its own stream, instead of the bytes it still has to send.
+const SHUT: usize = usize::MAX;
+
 /// What the application saw, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -128,6 +131,8 @@ pub struct Diary {
     pub sips: bool,
     /// Calls of `ready`.
     pub calls: usize,
+    /// What every connection gets.
+    pub patience: Patience,
     /// Panic at the next connection.
     pub panics_at_open: bool,
 }
@@ -139,6 +144,9 @@ impl App for Diary {
         self.events.borrow_mut().push(Event::Open);
         0
     }
+    fn patience(&self, _: Listener) -> Patience {
+        self.patience
+    }
     fn ready(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
         self.calls += 1;
         if self.deaf {
@@ -147,9 +155,12 @@ impl App for Diary {
         if self.sips && self.events.borrow().last() == Some(&Event::Open) {
             return stream.wake_at(Some(now + Duration::from_secs(1)));
         }
-        self.send_big(left, stream);
+        let shut = *left == SHUT;
+        if !shut {
+            self.send_big(left, stream);
+        }
         let mut data = Vec::new();
-        let room = stream.send_capacity();
+        let room = if shut { usize::MAX } else { stream.send_capacity() };
         stream.recv(|bytes| {
             data.extend_from_slice(&bytes[..bytes.len().min(room)]);
             data.len()
@@ -159,19 +170,22 @@ impl App for Diary {
             match &data[..] {
                 b"panic" => panic!("as asked"),
                 b"abort" => stream.abort(),
-                b"shut" => stream.shutdown(),
+                b"shut" => {
+                    *left = SHUT;
+                    stream.shutdown();
+                }
                 b"timer" => stream.wake_at(Some(now + Duration::from_secs(3))),
                 b"big" => {
                     *left = 100_000;
                     self.send_big(left, stream);
                 }
-                _ if self.mute => {}
+                _ if self.mute || shut => {}
                 _ => assert!(send_all(stream, &data)),
             }
         }
-        if stream.finished() && *left == 0 {
+        if stream.finished() && (*left == 0 || *left == SHUT) {
             self.events.borrow_mut().push(Event::Finished);
-            if !self.stays {
+            if !self.stays && *left != SHUT {
                 stream.shutdown();
             }
         }

@@ -4,7 +4,7 @@ use crate::recording::Recording;
 use core::net::SocketAddr;
 use khamsin::echo::{Echo, EchoConfig, EchoSession};
 use khamsin::http::{Http, HttpConfig, HttpSession, Router, Site};
-use khamsin_stack::{App, CloseReason, Instant, Listener, Stream};
+use khamsin_stack::{App, CloseReason, Instant, Listener, Patience, Stream};
 
 use crate::transcript::Service;
 
@@ -43,6 +43,10 @@ impl App for Apps {
         } else {
             Session::Http(Box::new(self.http.open(now, listener, peer)))
         }
+    }
+
+    fn patience(&self, listener: Listener) -> Patience {
+        if listener.app == Service::Echo as usize { self.echo.patience(listener) } else { self.http.patience(listener) }
     }
 
     fn ready(&mut self, now: Instant, session: &mut Session, stream: &mut impl Stream) {

@@ -1,7 +1,7 @@
 //! An application that notes everything that passes between it and its host.
 
 use core::net::SocketAddr;
-use khamsin_stack::{App, CloseReason, Content, Instant, Listener, Stream};
+use khamsin_stack::{App, CloseReason, Content, Instant, Listener, Patience, Stream};
 
 /// What one connection's application saw and did. Where one segment ends and the next begins is the network's affair and
 /// not noted; everything else must be the same on every rung.
@@ -58,6 +58,10 @@ impl<A: App> App for Recording<A> {
         let record = self.records.len();
         self.records.push(Record { port: listener.port, ..Record::default() });
         Session { inner: self.inner.open(now, listener, peer), record }
+    }
+
+    fn patience(&self, listener: Listener) -> Patience {
+        self.inner.patience(listener)
     }
 
     fn ready(&mut self, now: Instant, session: &mut Self::Session, stream: &mut impl Stream) {

@@ -67,6 +67,8 @@ impl<A: App> Host<A> {
             self.free.push(index);
             return reset(link.fd);
         };
+        let waits = catch_unwind(AssertUnwindSafe(|| app.patience(listener))).unwrap_or_default();
+        link.wait_for_peer(&waits);
         self.slots[index as usize].connection = Some(Connection { link, session });
         self.live += 1;
         self.visit(now, app, index, Call::Ready);
