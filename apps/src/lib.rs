@@ -1,4 +1,4 @@
-//! Applications: [`echo`] and [`http`], which know only the [`App`](khamsin_stack::App) trait.
+//! Applications: [`echo`], [`http`] and [`sink`], which know only the [`App`](khamsin_stack::App) trait.
 //!
 //! Nothing here opens a socket, reads a clock or touches a disk while it serves: bytes come and go through
 //! [`Stream`](khamsin_stack::Stream), time is an argument, and files are loaded by a thread of their own
@@ -6,4 +6,5 @@
 
 pub mod echo;
 pub mod http;
+pub mod sink;
 pub mod testing;

@@ -6,6 +6,7 @@ use crate::privileges;
 use anyhow::{Result, anyhow};
 use khamsin::echo::{Echo, EchoConfig, EchoSession};
 use khamsin::http::{Http, HttpConfig, HttpSession, Loader, Router, Site, SiteConfig};
+use khamsin::sink::{Sink, SinkSession};
 use khamsin_drivers::clock::Clock;
 use khamsin_stack::{App, CloseReason, Instant, Listener, Patience, Stream};
 use std::net::SocketAddr;
@@ -19,16 +20,18 @@ pub(crate) struct Recipe {
     site: Site,
 }
 
-/// Both applications of one worker; one that no listener names costs next to nothing.
+/// All applications of one worker; one that no listener names costs next to nothing.
 pub(crate) struct Apps {
     echo: Echo,
     http: Http,
+    sink: Sink,
 }
 
 /// What a connection's application keeps.
 pub(crate) enum Session {
     Echo(EchoSession),
     Http(HttpSession),
+    Sink(SinkSession),
 }
 
 impl Recipe {
@@ -46,7 +49,8 @@ impl Recipe {
 
     /// The applications of one worker.
     pub(crate) fn apps(self) -> Apps {
-        Apps { echo: Echo::new(self.echo), http: Http::new(self.http, self.site, Router::builtin()) }
+        let http = Http::new(self.http, self.site, Router::builtin());
+        Apps { echo: Echo::new(self.echo), http, sink: Sink::new() }
     }
 }
 
@@ -56,6 +60,8 @@ impl App for Apps {
     fn open(&mut self, now: Instant, listener: Listener, peer: SocketAddr) -> Session {
         if listener.app == AppName::Http as usize {
             Session::Http(self.http.open(now, listener, peer))
+        } else if listener.app == AppName::Sink as usize {
+            Session::Sink(self.sink.open(now, listener, peer))
         } else {
             Session::Echo(self.echo.open(now, listener, peer))
         }
@@ -69,6 +75,7 @@ impl App for Apps {
         match session {
             Session::Echo(session) => self.echo.ready(now, session, stream),
             Session::Http(session) => self.http.ready(now, session, stream),
+            Session::Sink(session) => self.sink.ready(now, session, stream),
         }
     }
 
@@ -76,6 +83,7 @@ impl App for Apps {
         match session {
             Session::Echo(session) => self.echo.expired(now, session, stream),
             Session::Http(session) => self.http.expired(now, session, stream),
+            Session::Sink(session) => self.sink.expired(now, session, stream),
         }
     }
 
@@ -83,12 +91,14 @@ impl App for Apps {
         match session {
             Session::Echo(session) => self.echo.closed(session, reason),
             Session::Http(session) => self.http.closed(session, reason),
+            Session::Sink(session) => self.sink.closed(session, reason),
         }
     }
 
     fn draining(&mut self) {
         self.echo.draining();
         self.http.draining();
+        self.sink.draining();
     }
 }
 

@@ -146,6 +146,7 @@ pub(crate) struct DoctorArgs {
 pub(crate) enum AppName {
     Echo,
     Http,
+    Sink,
 }
 
 impl AppName {
@@ -154,6 +155,7 @@ impl AppName {
         match self {
             AppName::Echo => "echo",
             AppName::Http => "http",
+            AppName::Sink => "sink",
         }
     }
 
@@ -162,6 +164,7 @@ impl AppName {
         match self {
             AppName::Echo => 7,
             AppName::Http => 80,
+            AppName::Sink => 9,
         }
     }
 
@@ -170,6 +173,7 @@ impl AppName {
         match self {
             AppName::Echo => 7007,
             AppName::Http => 8080,
+            AppName::Sink => 9009,
         }
     }
 }
@@ -195,7 +199,8 @@ impl FromStr for AppPort {
         let app = match name {
             "echo" => AppName::Echo,
             "http" => AppName::Http,
-            _ => return Err(format!("there is no application `{name}`; there are echo and http")),
+            "sink" => AppName::Sink,
+            _ => return Err(format!("there is no application `{name}`; there are echo, http and sink")),
         };
         match port.parse() {
             Ok(port) if port > 0 => Ok(AppPort { app, port }),

@@ -26,7 +26,7 @@ impl Ready {
         match self.listen.iter().find(|(app, _)| *app == AppName::Http).or(self.listen.first()) {
             Some((AppName::Http, 80)) => format!("http://{host}/"),
             Some((AppName::Http, port)) => format!("http://{host}:{port}/"),
-            Some((AppName::Echo, port)) => format!("tcp://{host}:{port}"),
+            Some((AppName::Echo | AppName::Sink, port)) => format!("tcp://{host}:{port}"),
             None => String::new(),
         }
     }
