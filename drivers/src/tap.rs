@@ -18,6 +18,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use device::{DEVICE, Failed};
 use khamsin_stack::Caps;
 use std::io;
+use std::os::fd::OwnedFd;
 use thiserror::Error;
 
 /// Name of the interface, unless the configuration says otherwise.
@@ -115,14 +116,12 @@ pub fn open(config: &Config) -> Result<Vec<TapQueue>, OpenError> {
     if !(1..=QUEUES_MAX).contains(&config.queues) {
         return Err(OpenError::Queues { queues: config.queues });
     }
-    // The kernel would put a number for %d and call it success.
-    if config.name.contains('%') {
-        return Err(link::Error::BadName { name: config.name.clone() }.into());
-    }
-    link::check_name(&config.name)?;
+    check_new_name(&config.name)?;
     let mut fds = Vec::with_capacity(config.queues);
     for number in 0..config.queues {
-        fds.push(device::open_queue(&config.name, config.queues > 1, number == 0).map_err(|f| refused(config, f))?);
+        fds.push(
+            device::open_queue(&config.name, config.queues > 1, number == 0).map_err(|f| refused(&config.name, f))?,
+        );
     }
     for (address, prefix) in &config.host {
         add_host_address(config, *address, *prefix)?;
@@ -140,6 +139,24 @@ pub fn open(config: &Config) -> Result<Vec<TapQueue>, OpenError> {
     Ok(fds.into_iter().enumerate().map(queue).collect())
 }
 
+/// Makes a TAP of one queue without any offload, neither addressed nor up, for who wants its frames bare: each read or
+/// write of the descriptor, which does not block, is one Ethernet frame. The interface vanishes with it.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open_plain(name: &str) -> Result<OwnedFd, OpenError> {
+    check_new_name(name)?;
+    device::open_plain(name).map_err(|failed| refused(name, failed))
+}
+
+fn check_new_name(name: &str) -> Result<(), OpenError> {
+    // The kernel would put a number for %d and call it success.
+    if name.contains('%') {
+        return Err(link::Error::BadName { name: name.to_owned() }.into());
+    }
+    Ok(link::check_name(name)?)
+}
+
 /// A host without IPv6 still serves IPv4, and the log says so.
 fn add_host_address(config: &Config, address: IpAddr, prefix: u8) -> Result<(), OpenError> {
     match link::add_address(&config.name, address, prefix) {
@@ -151,8 +168,8 @@ fn add_host_address(config: &Config, address: IpAddr, prefix: u8) -> Result<(), 
     }
 }
 
-fn refused(config: &Config, failed: Failed) -> OpenError {
-    let name = config.name.clone();
+fn refused(name: &str, failed: Failed) -> OpenError {
+    let name = name.to_owned();
     match failed {
         Failed::Open(e) => match e.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => OpenError::NoDevice,
@@ -203,6 +220,7 @@ mod tests {
         assert!(matches!(open(Config { queues: 0, ..Config::default() }), OpenError::Queues { queues: 0 }));
         assert!(matches!(open(Config { queues: 257, ..Config::default() }), OpenError::Queues { .. }));
         for name in ["kh%d", "", "kh/0"] {
+            assert!(matches!(open_plain(name), Err(OpenError::Link(link::Error::BadName { .. }))), "{name}");
             let config = Config { name: name.to_owned(), ..Config::default() };
             assert!(matches!(open(config), OpenError::Link(link::Error::BadName { .. })), "{name}");
         }

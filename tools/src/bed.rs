@@ -1,8 +1,11 @@
 //! Two network namespaces and the link between them: where a wire test takes place.
 
 use crate::command::{is_installed, run};
+use crate::middlebox::Middlebox;
 use crate::netns::{Netns, delete};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use khamsin_drivers::tap;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -52,22 +55,31 @@ impl Bed {
     /// # Errors
     /// No privilege to make namespaces or links.
     pub fn veth(queues: usize) -> Result<Bed> {
-        let number = BEDS.fetch_add(1, Ordering::Relaxed);
-        let server = Netns::create(&format!("khs-{}-{number}", std::process::id()))?;
-        let client = Netns::create(&format!("khc-{}-{number}", std::process::id()))?;
-        quiet(&server)?;
-        quiet(&client)?;
+        let (server, client) = pair()?;
         let q = queues.to_string();
         let mut line = vec!["link", "add", CLIENT_LINK, "numrxqueues", &q, "numtxqueues", &q, "type", "veth"];
         line.extend(["peer", "name", SERVER_LINK, "numrxqueues", &q, "numtxqueues", &q, "netns", server.name()]);
         client.ip(&line)?;
-        let ends = [(&server, SERVER_LINK, KERNEL_V4, KERNEL_V6), (&client, CLIENT_LINK, CLIENT_V4, CLIENT_V6)];
-        for (netns, link, v4, v6) in ends {
-            netns.ip(&["address", "add", &format!("{v4}/24"), "dev", link])?;
-            netns.ip(&["address", "add", &format!("{v6}/64"), "dev", link, "nodad"])?;
-            netns.ip(&["link", "set", link, "up"])?;
-        }
+        address(&server, &client)?;
         Ok(Bed { server, client: Some(client) })
+    }
+
+    /// Two namespaces whose links end in a [`Middlebox`]; names and addresses are those of [`Bed::veth`], and as long as it
+    /// does not forward, nothing passes. The links vanish with it.
+    ///
+    /// # Errors
+    /// No privilege to make namespaces or TAPs.
+    pub fn taps() -> Result<(Bed, Middlebox)> {
+        let (server, client) = pair()?;
+        let mut taps = Vec::with_capacity(2);
+        for (netns, link) in [(&server, SERVER_LINK), (&client, CLIENT_LINK)] {
+            taps.push(netns.enter(|| tap::open_plain(link))??);
+            // What a stack sends at once must find room until the middlebox reads it: the path's queue is the one to drop.
+            netns.ip(&["link", "set", link, "txqueuelen", "10000"])?;
+        }
+        address(&server, &client)?;
+        let [to_server, to_client] = <[OwnedFd; 2]>::try_from(taps).map_err(|_| anyhow!("two TAPs are two"))?;
+        Ok((Bed { server, client: Some(client) }, Middlebox::new(to_server, to_client)))
     }
 
     /// Where clients run.
@@ -84,6 +96,27 @@ impl Bed {
         self.client().run("ethtool", &["-K", CLIENT_LINK, "tso", word, "gso", word], Duration::from_secs(10))?;
         Ok(())
     }
+}
+
+/// The two namespaces of a bed.
+fn pair() -> Result<(Netns, Netns)> {
+    let number = BEDS.fetch_add(1, Ordering::Relaxed);
+    let server = Netns::create(&format!("khs-{}-{number}", std::process::id()))?;
+    let client = Netns::create(&format!("khc-{}-{number}", std::process::id()))?;
+    quiet(&server)?;
+    quiet(&client)?;
+    Ok((server, client))
+}
+
+/// Gives both ends of the link their addresses and switches them on.
+fn address(server: &Netns, client: &Netns) -> Result<()> {
+    let ends = [(server, SERVER_LINK, KERNEL_V4, KERNEL_V6), (client, CLIENT_LINK, CLIENT_V4, CLIENT_V6)];
+    for (netns, link, v4, v6) in ends {
+        netns.ip(&["address", "add", &format!("{v4}/24"), "dev", link])?;
+        netns.ip(&["address", "add", &format!("{v6}/64"), "dev", link, "nodad"])?;
+        netns.ip(&["link", "set", link, "up"])?;
+    }
+    Ok(())
 }
 
 /// No duplicate address detection, which would keep a link-local address back for seconds, and no router to ask.

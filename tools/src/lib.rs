@@ -7,8 +7,10 @@
 pub mod bed;
 pub mod command;
 pub mod deadline;
+pub mod middlebox;
 pub mod netns;
 pub mod pages;
 pub mod rung;
 pub mod script;
 pub mod server;
+pub mod socket;

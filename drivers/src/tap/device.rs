@@ -26,8 +26,7 @@ pub(super) enum Failed {
 
 /// Opens one queue of the TAP `name`: the first makes it, and only if nothing of that name exists.
 pub(super) fn open_queue(name: &str, multi_queue: bool, first: bool) -> Result<OwnedFd, Failed> {
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(DEVICE, flags, Mode::empty()).map_err(|e| Failed::Open(e.into()))?;
+    let fd = open_device()?;
     let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     if multi_queue {
         flags |= libc::IFF_MULTI_QUEUE;
@@ -38,6 +37,18 @@ pub(super) fn open_queue(name: &str, multi_queue: bool, first: bool) -> Result<O
     set_interface(&fd, name, flags).map_err(Failed::Make)?;
     set_offloads(&fd).map_err(Failed::Offload)?;
     Ok(fd)
+}
+
+/// Makes the TAP `name`, of one queue and without offloads: what is read and written are bare frames.
+pub(super) fn open_plain(name: &str) -> Result<OwnedFd, Failed> {
+    let fd = open_device()?;
+    set_interface(&fd, name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL).map_err(Failed::Make)?;
+    Ok(fd)
+}
+
+fn open_device() -> Result<OwnedFd, Failed> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(DEVICE, flags, Mode::empty()).map_err(|e| Failed::Open(e.into()))
 }
 
 fn set_interface(fd: impl AsFd, name: &str, flags: i32) -> io::Result<()> {
