@@ -5,6 +5,7 @@
 
 mod contender;
 mod held;
+mod impaired;
 mod machine;
 mod report;
 mod restart;
@@ -80,6 +81,8 @@ impl fmt::Display for Case {
 
 #[derive(Subcommand, Debug)]
 enum Inner {
+    /// khamsin beside Linux over the same impaired link: loss, reordering, short flows, uploads
+    Impaired(impaired::ImpairedOptions),
     /// (what the case `held` starts in the client's namespace)
     #[command(hide = true)]
     Hold { address: std::net::SocketAddr, connections: u32, number: u32 },
@@ -94,6 +97,9 @@ fn main() -> Result<()> {
         bail!("the benchmark needs network namespaces of its own: {reason}");
     }
     bed::sweep()?;
+    if let Some(Inner::Impaired(options)) = cli.inner {
+        return impaired::measure(&options);
+    }
     let options = cli.options;
     let cases = if options.cases.is_empty() { Case::value_variants().to_vec() } else { options.cases.clone() };
     let mut report = Report::new()?;
