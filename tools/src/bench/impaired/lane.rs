@@ -5,7 +5,7 @@ use super::client;
 use anyhow::{Context, Result, anyhow, bail};
 use khamsin_drivers::link;
 use khamsin_drivers::sim::{Path, PathConfig, PathStats, Side};
-use khamsin_tools::bed::{Bed, CLIENT_LINK, SERVER_LINK};
+use khamsin_tools::bed::{Bed, CLIENT_LINK, CLIENT_V4, KERNEL_V4, SERVER_LINK};
 use khamsin_tools::command::run;
 use khamsin_tools::middlebox::{Middlebox, Passage};
 use khamsin_tools::pages::pattern;
@@ -69,9 +69,11 @@ impl Lane {
     /// The server does not come up, or does not serve.
     pub(crate) fn open(rung: Rung, root: &FilePath) -> Result<Lane> {
         let (bed, middlebox) = Bed::taps()?;
-        for netns in [&bed.server, bed.client()] {
-            // What a kernel was built with may be another one; everything else is as it comes.
-            netns.sysctl("net.ipv4.tcp_congestion_control", "cubic")?;
+        // The machine's default may be another one, and a namespace may not choose one that the machine does not allow to
+        // everybody; a route may. Everything else is as the kernel comes.
+        for (netns, link, own) in [(&bed.server, SERVER_LINK, KERNEL_V4), (bed.client(), CLIENT_LINK, CLIENT_V4)] {
+            let line = format!("route replace 198.18.0.0/24 dev {link} proto kernel scope link src {own} congctl cubic");
+            netns.ip(&line.split(' ').collect::<Vec<_>>())?;
         }
         let server = Server::with(rung, &bed, root, &["--app", "sink:9"])?;
         let mut lane = Lane { bed, middlebox, rung, port: 20_000, _server: server };
