@@ -37,7 +37,7 @@ counters! {
     drop_ip_checksum,
     /// Frames dropped: TCP, ICMP or ICMPv6 checksum wrong.
     drop_l4_checksum,
-    /// Frames dropped: IP fragments, which this version does not reassemble.
+    /// Frames dropped: IP fragments that belong to no packet of ours (tiny, too long, odd), or to one already given up.
     drop_fragment,
     /// Frames dropped: a source address that nobody can be answered at (unspecified, multicast, broadcast, our own).
     drop_martian,
@@ -53,6 +53,20 @@ counters! {
     echo_replies,
     /// ICMP and ICMPv6 messages not answered because of the rate limit.
     icmp_limited,
+    /// IP fragments to us.
+    frag_received,
+    /// IP packets put together from fragments.
+    frag_reassembled,
+    /// IP fragments that came twice.
+    frag_duplicates,
+    /// IP packets given up because two of their fragments contradicted each other (RFC 5722).
+    frag_overlaps,
+    /// IP packets given up because a fragment did not come in time.
+    frag_expired,
+    /// IP packets given up because the places to put them together were all in use.
+    frag_evicted,
+    /// ICMPv6 parameter problems sent (RFC 4443 3.4).
+    icmp_problems_sent,
     /// ICMP errors about segments of flows that nobody has.
     icmp_unknown,
     /// ICMP errors whose quoted sequence number is not in flight (RFC 5927 4.1).

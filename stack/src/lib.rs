@@ -11,6 +11,7 @@ pub mod content;
 mod cookie;
 pub mod counters;
 pub mod flow;
+mod fragments;
 mod isn;
 pub mod key;
 pub mod limiter;

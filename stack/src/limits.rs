@@ -125,3 +125,12 @@ pub const BLACK_HOLE_TIMEOUTS: u8 = 3;
 pub const BLACK_HOLE_MSS: u16 = 1024;
 /// Steps down; when the last one gets no answer either, it was not the size.
 pub const BLACK_HOLE_STEPS: u8 = 3;
+/// IP packets that one shard puts together from fragments at the same time; each holds 64 KiB, touched only as far as it is
+/// used.
+pub const FRAGMENT_SLOTS: usize = 16;
+/// How long the parts of an IPv4 packet are waited for, microseconds (Linux: `ipfrag_time`).
+pub const FRAGMENT_LIFE_V4_US: u64 = 30_000_000;
+/// The same over IPv6, microseconds (RFC 8200 4.5).
+pub const FRAGMENT_LIFE_V6_US: u64 = 60_000_000;
+/// ICMPv6 errors sent, per second and shard.
+pub const ICMP_ERRORS_PER_S: u32 = 100;

@@ -7,7 +7,7 @@ use crate::prefetch;
 use crate::stray::Stray;
 use crate::wire::checksum::{Verdict, verify_tcp};
 use crate::wire::{
-    self, DropReason, Flags, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum,
+    self, DropReason, Flags, Fragment, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum,
 };
 use crate::{FlowKey, Frame, Instant, Queue, RxChecksum, TxOffload};
 
@@ -96,8 +96,45 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Kind::Icmp4(_) | Kind::Icmp6(_) if let Some(error) = wire::icmp_error(bytes, parsed) => {
                 self.on_icmp(now, queue, app, &parsed.link, &error, bytes, travel);
             }
-            Kind::Arp | Kind::Icmp4(_) | Kind::Icmp6(_) => self.answer_below_tcp(now, queue, bytes, parsed),
+            Kind::Fragment(part) => self.on_fragment(now, queue, app, &parsed.link, part, bytes),
+            _ => self.answer_below_tcp(now, queue, bytes, parsed),
         }
+    }
+
+    /// A part of a packet. Whoever has the last one has them all, because queues are chosen by addresses; the flow may still be
+    /// another shard's.
+    #[cold]
+    fn on_fragment(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        link: &LinkView,
+        part: &Fragment,
+        bytes: &[u8],
+    ) {
+        if let Err(reason) = self.responder.admit_part(link, part) {
+            return reason.count(&mut self.world.counters);
+        }
+        let Some(whole) = self.fragments.take(now, link, part, bytes, &mut self.world.counters) else { return };
+        let mut buffer = self.fragments.lend(&whole);
+        if let Some(frame) = buffer.get_mut(whole.frame.clone()) {
+            let mut parsed = wire::parse(frame);
+            let mut hash = 0;
+            match &mut parsed.kind {
+                Kind::Tcp(segment) => hash = self.flows.hash(&segment.key),
+                // Neighbour discovery comes in one piece (RFC 6980).
+                Kind::Icmp4(message) | Kind::Icmp6(message) => message.plain = false,
+                _ => {}
+            }
+            let travel = Travel { hash, checksum: RxChecksum::Unknown, seen_by: 0 };
+            match parsed.kind {
+                // Parts of a part.
+                Kind::Fragment(_) => DropReason::Fragment.count(&mut self.world.counters),
+                _ => self.on_parsed(now, queue, app, &parsed, frame, travel),
+            }
+        }
+        self.fragments.give_back(&whole, buffer);
     }
 
     fn is_for_us(&mut self, link: &LinkView, segment: &Segment) -> bool {
@@ -200,6 +237,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         travel: Travel,
     ) {
         let flags = segment.flags;
+        if self.responder.is_broadcast(&segment.key.peer) {
+            return DropReason::Martian.count(&mut self.world.counters);
+        }
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
             self.on_syn(now, queue, link, segment, bytes);
         } else if flags.0 & (Flags::SYN | Flags::RST | Flags::ACK).0 == 0 && self.listens(segment) {

@@ -17,6 +17,7 @@ use crate::app::{App, Listener};
 use crate::connection::{Connection, World};
 use crate::cookie::Cookies;
 use crate::flow::FlowTable;
+use crate::fragments::Fragments;
 use crate::isn::IsnSource;
 use crate::limiter::Limiter;
 use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN};
@@ -78,6 +79,7 @@ pub struct Shard<A: App, Q: Queue> {
     isn: IsnSource,
     cookies: Cookies,
     strays: Option<StrayLink>,
+    fragments: Fragments,
     rst_limit: Limiter,
     /// For ACKs that no connection sends.
     ack_limit: Limiter,
@@ -163,6 +165,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             cookies: Cookies::new(IsnSource::new(&isn_secret)),
             isn: IsnSource::new(&isn_secret),
             strays: config.strays,
+            fragments: Fragments::new(),
             rst_limit: Limiter::new(limits::RST_PER_S),
             ack_limit: Limiter::new(limits::BARE_ACKS_PER_S),
             touched: Vec::with_capacity(limits.connections.min(4096)),
@@ -260,15 +263,14 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.wheel.next_deadline(), self.syn.deadline(), self.time_wait.deadline(), self.responder.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let tables = [self.syn.deadline(), self.time_wait.deadline(), self.fragments.deadline()];
+        tables.into_iter().chain([self.wheel.next_deadline(), self.responder.deadline()]).flatten().min()
     }
 
     /// What is due: half-open connections, TIME-WAIT, connections. Bounded; what is left over is due in the next turn.
     fn on_timers(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
         self.on_syn_timers(now, queue);
+        self.fragments.expire(now, &mut self.world.counters);
         self.on_time_wait_timers(now);
         let mut budget = TIMERS_PER_TURN as u32;
         while let Some(id) = self.wheel.pop_expired(now, &mut budget) {

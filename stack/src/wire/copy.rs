@@ -1,7 +1,7 @@
 //! Packets made for smoltcp's eyes, without a link layer.
 
-use super::parsed::{Flags, Segment};
-use super::{PROTO_TCP, ip};
+use super::parsed::{Flags, Fragment, Segment};
+use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, LinkHeader, LinkView, PROTO_TCP, checksum, ip};
 use crate::key::FlowKey;
 
 /// Writes the packet of `segment` into `out` without IPv4 options or IPv6 extension headers and returns its length:
@@ -11,6 +11,41 @@ pub fn plain_copy(frame: &[u8], segment: &Segment, out: &mut [u8]) -> Option<usi
     let header_len = write_ip(&segment.key, tcp.len(), out)?;
     out.get_mut(header_len..header_len + tcp.len())?.copy_from_slice(tcp);
     Some(header_len + tcp.len())
+}
+
+/// Room in front of a packet's content for all headers that [`whole_headers`] writes, bytes.
+pub const HEADERS_MAX: usize = 22 + 40;
+
+/// Writes link and IP header of the packet whose first part was `first`, without options, in front of its content of `len`
+/// bytes (at most 65,535 with an IPv4 header), which lies at [`HEADERS_MAX`] of `buffer`. Returns where the frame begins.
+pub fn whole_headers(link: &LinkView, first: &Fragment, len: usize, buffer: &mut [u8]) -> usize {
+    let (src, dst) = (&first.peer, &first.local);
+    let mut headers = [0; HEADERS_MAX];
+    let (ethertype, ip_at) = match (ip::unmapped(src), ip::unmapped(dst)) {
+        (Some(src), Some(dst)) => {
+            let mut h = ip::v4_header(src, dst, first.protocol, len);
+            h[1] = first.ecn;
+            h[8] = first.hop_limit;
+            h[10..12].fill(0);
+            let sum = !checksum::data(&h);
+            h[10..12].copy_from_slice(&sum.to_be_bytes());
+            headers[HEADERS_MAX - 20..].copy_from_slice(&h);
+            (ETHERTYPE_IPV4, HEADERS_MAX - 20)
+        }
+        _ => {
+            let mut h = ip::v6_header(src, dst, first.protocol, first.hop_limit, len);
+            h[1] = first.ecn << 4;
+            headers[HEADERS_MAX - 40..].copy_from_slice(&h);
+            (ETHERTYPE_IPV6, HEADERS_MAX - 40)
+        }
+    };
+    let link = LinkHeader { dst: link.dst, src: link.src, vlan: link.vlan };
+    let begin = ip_at - link.l2_len();
+    link.write(&mut headers[begin..], ethertype);
+    if let Some(room) = buffer.first_chunk_mut() {
+        *room = headers;
+    }
+    begin
 }
 
 /// Makes up a segment from the peer to us, without payload, and returns its length. Its TCP checksum is 0: smoltcp's

@@ -1,5 +1,6 @@
 //! ICMP errors that quote one of our segments (RFC 792, RFC 4443, RFC 5927).
 
+use super::extensions::Chain;
 use super::parsed::{Kind, Parsed};
 use super::{PROTO_TCP, be16, be32, checksum, extensions, ip};
 use crate::key::FlowKey;
@@ -99,7 +100,7 @@ fn quoted_v4(packet: &[u8]) -> Option<Quote<'_>> {
 
 fn quoted_v6(packet: &[u8]) -> Option<Quote<'_>> {
     let h = packet.first_chunk::<40>()?;
-    let (at, protocol) = extensions::skip(packet, 40, h[6]).ok()?;
+    let Chain { at, protocol, .. } = extensions::skip(packet, Chain { at: 40, protocol: h[6], named_at: 6 }).ok()?;
     if h[0] >> 4 != 6 || protocol != PROTO_TCP {
         return None;
     }

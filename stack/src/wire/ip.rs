@@ -24,6 +24,12 @@ pub(super) fn unmapped(a: &[u8; 16]) -> Option<[u8; 4]> {
     Some([w, x, y, z])
 }
 
+/// Whether an address is IPv4-mapped.
+#[inline]
+pub(crate) fn is_v4(a: &[u8; 16]) -> bool {
+    unmapped(a).is_some()
+}
+
 /// A header without options in front of `payload_len` bytes, checksum included. `payload_len` is at most 65,515.
 pub(super) fn v4_header(src: [u8; 4], dst: [u8; 4], protocol: u8, payload_len: usize) -> [u8; 20] {
     let mut h = [0; 20];

@@ -20,12 +20,13 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
-pub use copy::{plain_copy, synthetic};
+pub use copy::{HEADERS_MAX, plain_copy, synthetic, whole_headers};
 pub use error::{IcmpError, Trouble, icmp_error};
+pub(crate) use ip::is_v4;
 pub use link::{LinkHeader, LinkView, VlanTags};
 pub use options::{TcpOptions, tcp_options};
 pub use parse::{parse, parse_into};
-pub use parsed::{Datagram, DropReason, Flags, Kind, Parsed, Segment};
+pub use parsed::{Datagram, DropReason, Flags, Fragment, Kind, Parsed, Problem, Segment};
 pub use responder::{Addresses, Responder, ResponderConfig};
 pub use template::{Outgoing, Template, TxChecksum, reset_for};
 

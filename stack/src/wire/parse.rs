@@ -1,7 +1,8 @@
 //! One pass over a received frame.
 
+use super::extensions::{Chain, Stop};
 use super::link;
-use super::parsed::{Datagram, DropReason, Flags, Kind, Parsed, Segment};
+use super::parsed::{Datagram, DropReason, Flags, Fragment, Kind, Parsed, Problem, Segment};
 use super::{
     ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTO_ICMP, PROTO_ICMP6, PROTO_TCP,
     be16, be32, checksum, extensions, ip,
@@ -10,8 +11,8 @@ use crate::key::FlowKey;
 
 /// Takes a frame apart. Total: any bytes give an answer.
 ///
-/// Checked on the way: every length, the IPv4 header checksum (RFC 1122 3.2.1.2), fragments (dropped; IPv6 atomic
-/// fragments pass, RFC 6946), sources that nobody can be answered at (RFC 1122 3.2.1.3), IPv6 extension headers
+/// Checked on the way: every length, the IPv4 header checksum (RFC 1122 3.2.1.2), fragments as far as they can be judged
+/// alone (IPv6 atomic fragments are whole, RFC 6946), sources that nobody can be answered at (RFC 1122 3.2.1.3), IPv6 extension headers
 /// (RFC 8200 4; see `extensions`). Not checked: TCP and ICMP checksums, and whether the destination is ours.
 #[inline]
 pub fn parse(frame: &[u8]) -> Parsed {
@@ -121,7 +122,7 @@ fn ipv4_body(
     }
     // More Fragments, or an offset.
     if be16(h, 6) & 0x3fff != 0 {
-        return Err(DropReason::Fragment);
+        return fragment4(frame, h, ip_at, header_len, group_dst, kind);
     }
     let src = [h[12], h[13], h[14], h[15]];
     let dst = [h[16], h[17], h[18], h[19]];
@@ -156,6 +157,49 @@ fn ipv4_body(
     }
 }
 
+/// A part of an IPv4 packet. The first must hold what the packet is judged by, and no other may reach there (RFC 1858,
+/// RFC 3128).
+#[cold]
+fn fragment4(
+    frame: &[u8],
+    h: &[u8; 20],
+    ip_at: usize,
+    header_len: usize,
+    group_dst: bool,
+    kind: &mut Kind,
+) -> Result<(), DropReason> {
+    let (src, dst) = ([h[12], h[13], h[14], h[15]], [h[16], h[17], h[18], h[19]]);
+    if !unicast(src) {
+        return Err(DropReason::Martian);
+    }
+    let (at, end) = (ip_at + header_len, ip_at + usize::from(be16(h, 2)));
+    let judged_by = match h[9] {
+        PROTO_TCP => 20,
+        PROTO_ICMP => 8,
+        _ => return Err(DropReason::NotOurs),
+    };
+    let (offset, more) = (usize::from(be16(h, 6) & 0x1fff) * 8, h[6] & 0x20 != 0);
+    let len = end - at;
+    let tiny = if offset == 0 { len < judged_by } else { offset < judged_by };
+    if tiny || len == 0 || (more && !len.is_multiple_of(8)) || offset + len > 65_535 - 20 || end > frame.len() {
+        return Err(DropReason::Fragment);
+    }
+    *kind = Kind::Fragment(Fragment {
+        peer: ip::mapped(src),
+        local: ip::mapped(dst),
+        id: u32::from(be16(h, 4)),
+        protocol: h[9],
+        offset: offset as u16,
+        more,
+        ecn: h[1] & 3,
+        hop_limit: h[8],
+        group_dst: group_dst || !unicast(dst),
+        at: at as u16,
+        end: end as u32,
+    });
+    Ok(())
+}
+
 /// Whether `a` needs a second look: the first octet of every address that is not [`unicast`], in two comparisons.
 #[inline(always)]
 fn suspicious(a: [u8; 4]) -> bool {
@@ -180,7 +224,12 @@ fn ipv6(frame: &[u8], ip_at: usize, group_dst: bool, kind: &mut Kind) -> Result<
     }
     let (mut at, mut protocol) = (ip_at + 40, h[6]);
     if protocol != PROTO_TCP && protocol != PROTO_ICMP6 {
-        (at, protocol) = extensions::skip(frame.get(..end).unwrap_or(&[]), at, protocol)?;
+        match extensions::skip(frame.get(..end).unwrap_or(&[]), start(h, ip_at)) {
+            Ok(chain) if matches!(chain.protocol, PROTO_TCP | PROTO_ICMP6) => {
+                (at, protocol) = (chain.at, chain.protocol)
+            }
+            other => return odd6(frame.get(..end).unwrap_or(&[]), h, ip_at, group_dst, other, kind),
+        }
     }
     let src = *h[8..].first_chunk::<16>().ok_or(DropReason::Malformed)?;
     let dst = *h[24..].first_chunk::<16>().ok_or(DropReason::Malformed)?;
@@ -210,6 +259,121 @@ fn ipv6(frame: &[u8], ip_at: usize, group_dst: bool, kind: &mut Kind) -> Result<
         }
         _ => Err(DropReason::NotOurs),
     }
+}
+
+/// Where the headers of an IPv6 packet start.
+fn start(h: &[u8; 40], ip_at: usize) -> Chain {
+    Chain { at: ip_at + 40, protocol: h[6], named_at: ip_at + 6 }
+}
+
+/// An IPv6 packet whose headers do not lead to TCP or ICMPv6: a fragment, or a packet that goes no further. `packet` is the
+/// frame, cut at the end of the packet.
+#[cold]
+fn odd6(
+    packet: &[u8],
+    h: &[u8; 40],
+    ip_at: usize,
+    group_dst: bool,
+    found: Result<Chain, Stop>,
+    kind: &mut Kind,
+) -> Result<(), DropReason> {
+    let peer = *h[8..].first_chunk::<16>().ok_or(DropReason::Malformed)?;
+    let local = *h[24..].first_chunk::<16>().ok_or(DropReason::Malformed)?;
+    if peer[0] == 0xff || special(&peer) {
+        return Err(DropReason::Martian);
+    }
+    if special(&local) {
+        return Err(DropReason::OtherAddress);
+    }
+    let group_dst = group_dst || local[0] == 0xff;
+    let found = match found {
+        Err(Stop::Fragment { at }) => match fragment6(packet, ip_at, at) {
+            Ok(fragment) => {
+                let ecn = h[1] >> 4 & 3;
+                *kind = Kind::Fragment(Fragment { peer, local, ecn, hop_limit: h[7], group_dst, ..fragment });
+                return Ok(());
+            }
+            Err(stop) => Err(stop),
+        },
+        found => found,
+    };
+    let (code, at, reason) = match found {
+        Ok(chain) => unknown(chain)?,
+        Err(Stop::Drop(reason)) => return Err(reason),
+        Err(Stop::Short) => return Err(DropReason::Malformed),
+        Err(Stop::Fragment { .. }) => return Err(DropReason::Fragment),
+        Err(Stop::Problem { code, at }) => (code, at, DropReason::NotOurs),
+    };
+    *kind = Kind::Problem(Problem {
+        peer,
+        local,
+        ip_at: ip_at as u16,
+        end: packet.len() as u32,
+        code,
+        pointer: (at - ip_at) as u16,
+        silent: group_dst || extensions::carries_icmp_error(packet, start(h, ip_at)),
+        reason,
+    });
+    Ok(())
+}
+
+/// What is said of a protocol that we do not speak. UDP has ports, and nobody listens on them: silence, as a firewall would.
+fn unknown(chain: Chain) -> Result<(u8, usize, DropReason), DropReason> {
+    const UDP: u8 = 17;
+    const NOTHING: u8 = 59;
+    match chain.protocol {
+        UDP | NOTHING => Err(DropReason::NotOurs),
+        _ => Ok((extensions::UNKNOWN_HEADER, chain.named_at, DropReason::NotOurs)),
+    }
+}
+
+/// A part of an IPv6 packet, from its fragment header at `header_at` on; addresses and such are the caller's to fill in.
+fn fragment6(packet: &[u8], ip_at: usize, header_at: usize) -> Result<Fragment, Stop> {
+    let h = packet.get(header_at..).and_then(|p| p.first_chunk::<8>()).ok_or(Stop::Short)?;
+    let (at, end) = (header_at + 8, packet.len());
+    let (offset, more, len) = (usize::from(be16(h, 2) & 0xfff8), h[3] & 1 != 0, end - at);
+    if more && !len.is_multiple_of(8) {
+        // The payload length is what is wrong (RFC 8200 4.5).
+        return Err(Stop::Problem { code: extensions::ERRONEOUS, at: ip_at + 4 });
+    }
+    if offset + len > 65_535 {
+        return Err(Stop::Problem { code: extensions::ERRONEOUS, at: header_at + 2 });
+    }
+    if len == 0 {
+        return Err(Stop::Drop(DropReason::Fragment));
+    }
+    if offset == 0 {
+        let chain = extensions::skip(packet, Chain { at, protocol: h[0], named_at: header_at });
+        let chain = chain.map_err(|stop| match stop {
+            Stop::Short => Stop::Problem { code: extensions::INCOMPLETE, at: ip_at },
+            Stop::Fragment { .. } => Stop::Drop(DropReason::Fragment),
+            other => other,
+        })?;
+        let judged_by = match chain.protocol {
+            PROTO_TCP => 20,
+            PROTO_ICMP6 => 8,
+            _ => {
+                let (code, at, _) = unknown(chain).map_err(Stop::Drop)?;
+                return Err(Stop::Problem { code, at });
+            }
+        };
+        if chain.at + judged_by > end {
+            return Err(Stop::Problem { code: extensions::INCOMPLETE, at: ip_at });
+        }
+    }
+    Ok(Fragment {
+        peer: [0; 16],
+        local: [0; 16],
+        id: be32(h, 4),
+        protocol: h[0],
+        offset: offset as u16,
+        more,
+        ecn: 0,
+        hop_limit: 0,
+        group_dst: false,
+        at: at as u16,
+        end: end as u32,
+    })
 }
 
 /// Unspecified, loopback and IPv4-mapped addresses (RFC 4291 2.5): no packet on a link may carry them.

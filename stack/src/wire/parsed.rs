@@ -100,7 +100,7 @@ pub enum DropReason {
     IpChecksum,
     /// `drop_l4_checksum`.
     L4Checksum,
-    /// `drop_fragment`.
+    /// `drop_fragment`: one that cannot belong to a packet of ours.
     Fragment,
     /// `drop_martian`.
     Martian,
@@ -148,6 +148,10 @@ pub enum Kind {
     Icmp6(Datagram),
     /// An ARP packet.
     Arp,
+    /// A part of an IP packet.
+    Fragment(Fragment),
+    /// An IPv6 packet that goes no further, and whose sender may be told why.
+    Problem(Problem),
     /// Nothing that goes any further.
     Drop(DropReason),
 }
@@ -211,6 +215,65 @@ impl Segment {
     pub fn payload<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
         frame.get(usize::from(self.payload_at)..self.end as usize).unwrap_or(&[])
     }
+}
+
+/// A part of an IP packet (RFC 791 2.3, RFC 8200 4.5), as far as it can be judged alone: it is not empty, nothing of it lies
+/// behind 65,535, all but the last are multiples of 8 bytes long, and the first holds the headers. Offsets count bytes
+/// from the start of the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// The source address, IPv4-mapped.
+    pub peer: [u8; 16],
+    /// The destination address, IPv4-mapped.
+    pub local: [u8; 16],
+    /// What the parts of one packet have in common, beside the addresses.
+    pub id: u32,
+    /// IPv4: what is in the packet, which is the same in all its parts. IPv6: the header that follows; of the first part it
+    /// counts.
+    pub protocol: u8,
+    /// Where in the packet, behind its IP header, the part belongs, bytes.
+    pub offset: u16,
+    /// Others follow.
+    pub more: bool,
+    /// Explicit congestion notification (RFC 3168 5): two bits.
+    pub ecn: u8,
+    /// Time to live or hop limit as received.
+    pub hop_limit: u8,
+    /// Sent to a broadcast or multicast address, on the link or in the IP header.
+    pub group_dst: bool,
+    /// Where the part starts.
+    pub at: u16,
+    /// Where it ends, Ethernet padding excluded.
+    pub end: u32,
+}
+
+impl Fragment {
+    /// The part, in the frame it was parsed from.
+    #[inline]
+    pub fn bytes<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        frame.get(usize::from(self.at)..self.end as usize).unwrap_or(&[])
+    }
+}
+
+/// What is wrong with an IPv6 packet (RFC 4443 3.4). Offsets count bytes from the start of the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// The source address.
+    pub peer: [u8; 16],
+    /// The destination address.
+    pub local: [u8; 16],
+    /// Where the IP header starts.
+    pub ip_at: u16,
+    /// Where the IP packet ends.
+    pub end: u32,
+    /// Code of the parameter problem.
+    pub code: u8,
+    /// Where the trouble is, bytes from the start of the IP header.
+    pub pointer: u16,
+    /// Nobody is told: it was sent to a group, or is an error itself.
+    pub silent: bool,
+    /// How it is counted.
+    pub reason: DropReason,
 }
 
 /// An ICMP or ICMPv6 message inside a frame. Offsets count bytes from the start of the frame.

@@ -21,6 +21,7 @@ pub const PEER_ISN: u32 = 0xffff_ff00; // wraps soon
 pub struct Buffer {
     bytes: Vec<u8>,
     len: usize,
+    known: RxChecksum,
 }
 
 impl Frame for Buffer {
@@ -37,7 +38,7 @@ impl Frame for Buffer {
         self.len = len.min(self.bytes.len());
     }
     fn rx_checksum(&self) -> RxChecksum {
-        RxChecksum::Unknown
+        self.known
     }
 }
 
@@ -50,6 +51,8 @@ pub struct MemQueue {
     /// Of every frame to transmit, bytes.
     pub tx_capacity: usize,
     pub caps: Caps,
+    /// What is known of the checksums of received frames.
+    pub known: RxChecksum,
 }
 
 impl Default for MemQueue {
@@ -63,6 +66,7 @@ impl Default for MemQueue {
             tx_frames_left: usize::MAX,
             tx_capacity: 2048,
             caps,
+            known: RxChecksum::Unknown,
         }
     }
 }
@@ -74,14 +78,14 @@ impl Queue for MemQueue {
         let n = self.rx.len().min(limit);
         for bytes in self.rx.drain(..n) {
             self.out += 1;
-            burst.push(Buffer { len: bytes.len(), bytes });
+            burst.push(Buffer { len: bytes.len(), bytes, known: self.known });
         }
         n
     }
     fn alloc_tx(&mut self) -> Option<Buffer> {
         self.tx_frames_left = self.tx_frames_left.checked_sub(1)?;
         self.out += 1;
-        Some(Buffer { bytes: vec![0xaa; self.tx_capacity], len: 0 })
+        Some(Buffer { bytes: vec![0xaa; self.tx_capacity], len: 0, known: RxChecksum::Unknown })
     }
     fn tx(&mut self, frame: Buffer, _: TxOffload) {
         self.out -= 1;

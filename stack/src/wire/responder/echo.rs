@@ -49,7 +49,7 @@ impl Responder {
         if datagram.group_dst || !self.is_local(&datagram.local) {
             return Err(DropReason::OtherAddress);
         }
-        if self.is_local(&datagram.peer) {
+        if self.is_local(&datagram.peer) || self.is_broadcast(&datagram.peer) {
             return Err(DropReason::Martian);
         }
         if !self.echo.take(now) {

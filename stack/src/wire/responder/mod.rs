@@ -6,12 +6,13 @@ mod bucket;
 mod echo;
 mod gateway;
 mod neighbour;
+mod problem;
 
 use core::net::IpAddr;
 
 use self::bucket::Bucket;
 use self::gateway::Gateway;
-use super::parsed::{DropReason, Kind, Parsed, Segment};
+use super::parsed::{DropReason, Fragment, Kind, Parsed, Segment};
 use super::{LinkHeader, LinkView, ip};
 use crate::counters::Counters;
 use crate::time::Instant;
@@ -58,6 +59,7 @@ pub struct Responder {
     prefixes: Vec<(u128, u128)>,
     gateways: Vec<Gateway>,
     echo: Bucket,
+    problems: Bucket,
     announce: Announce,
     /// When [`poll`](Self::poll) has something to do at the earliest.
     due: Instant,
@@ -91,6 +93,7 @@ impl Responder {
             prefixes,
             gateways: Vec::new(),
             echo: Bucket::new(config.echo_limit_per_s),
+            problems: Bucket::new(crate::limits::ICMP_ERRORS_PER_S),
             announce: Announce { rounds_left: ANNOUNCEMENTS, next: 0, due: Instant::ZERO },
             due: Instant::ZERO,
         };
@@ -139,12 +142,33 @@ impl Responder {
         Ok(())
     }
 
+    /// Whether `addr` means all hosts of an IPv4 prefix of ours (RFC 919; all zeros is the older form, RFC 1122 3.3.6): an
+    /// answer to it would reach everybody. A prefix of two addresses has none (RFC 3021).
+    pub fn is_broadcast(&self, addr: &[u8; 16]) -> bool {
+        let addr = u128::from_be_bytes(*addr);
+        let hosts = |mask: u128| !mask;
+        let mut of_link = self.prefixes.iter().filter(|(network, mask)| addr & mask == *network && is_v4(addr));
+        of_link.any(|(_, mask)| hosts(*mask) > 1 && (addr & hosts(*mask) == 0 || addr & hosts(*mask) == hosts(*mask)))
+    }
+
     /// Whether a frame for `local` that is not TCP is for us.
     ///
     /// # Errors
     /// Why it is to be dropped: another MAC or address than ours.
     pub fn admit_to(&self, link: &LinkView, local: &[u8; 16]) -> Result<(), DropReason> {
         if link.dst != self.mac || !self.is_local(local) { Err(DropReason::OtherAddress) } else { Ok(()) }
+    }
+
+    /// Whether a part of a packet is for us and from somebody else. On shared addresses the kernel keeps them.
+    ///
+    /// # Errors
+    /// Why it is to be dropped.
+    pub fn admit_part(&self, link: &LinkView, part: &Fragment) -> Result<(), DropReason> {
+        if self.shared {
+            return Err(DropReason::NotOurs);
+        }
+        self.admit_to(link, &part.local)?;
+        if part.group_dst || self.is_local(&part.peer) { Err(DropReason::Martian) } else { Ok(()) }
     }
 
     /// Deals with every frame that is not TCP: writes the answer into `reply`, whose length is the room for it, and
@@ -160,12 +184,13 @@ impl Responder {
     ) -> Option<usize> {
         let link = &parsed.link;
         let result = match parsed.kind {
-            Kind::Tcp(_) => return None,
+            Kind::Tcp(_) | Kind::Fragment(_) => return None,
             Kind::Drop(reason) => Err(reason),
             _ if self.shared => Err(DropReason::NotOurs),
             _ if !link.group_dst() && link.dst != self.mac => Err(DropReason::OtherAddress),
             Kind::Arp => self.answer_arp(now, frame, link, reply, counters),
             Kind::Icmp4(ref datagram) => self.answer_echo4(now, frame, link, datagram, reply, counters),
+            Kind::Problem(ref problem) => self.tell_problem(now, frame, link, problem, reply, counters),
             Kind::Icmp6(ref datagram) => self.answer_icmp6(now, frame, link, datagram, reply, counters),
         };
         result.unwrap_or_else(|reason| {

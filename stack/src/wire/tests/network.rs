@@ -92,20 +92,85 @@ fn ipv4_options_are_passed_over() {
 }
 
 #[test]
-fn fragments_are_dropped() {
-    let tcp = tcp_bytes(&key4());
-    dropped(&packet4(PROTO_TCP, &[], &tcp, |h| h[6] = 0x20), DropReason::Fragment);
-    dropped(&packet4(PROTO_TCP, &[], &tcp, |h| h[7] = 1), DropReason::Fragment);
-    dropped(&packet4(PROTO_ICMP, &[], &tcp, |h| h[6] = 0x20), DropReason::Fragment);
-    // The reserved bit and Don't Fragment are neither.
-    segment_of(&packet4(PROTO_TCP, &[], &tcp, |h| h[6] = 0xc0));
-    let fragment = |offset_and_more: [u8; 2]| {
-        let header = [PROTO_TCP, 0, offset_and_more[0], offset_and_more[1], 1, 2, 3, 4];
-        packet6(44, &[&header, &tcp_bytes(&key6())[..]].concat(), |_| {})
+fn ipv4_fragments() {
+    let part = |protocol: u8, offset: u16, more: bool, len: usize| {
+        let word = (offset / 8) | if more { 0x2000 } else { 0 };
+        packet4(protocol, &[], &vec![7; len], move |h| {
+            h[4..6].copy_from_slice(&[0xab, 0xcd]);
+            h[6..8].copy_from_slice(&word.to_be_bytes());
+        })
     };
-    dropped(&fragment([0, 1]), DropReason::Fragment);
-    dropped(&fragment([0, 8]), DropReason::Fragment);
-    let atomic = fragment([0, 6]);
+    let Kind::Fragment(found) = parse(&part(PROTO_TCP, 800, true, 24)).kind else { panic!("a fragment") };
+    assert_eq!((found.id, found.offset, found.more, found.protocol), (0xabcd, 800, true, PROTO_TCP));
+    assert_eq!((found.peer, found.local), (ip::mapped(PEER_V4), ip::mapped(OUR_V4)));
+    assert_eq!((found.at, found.end, found.group_dst), (34, 58, false));
+    let fine = |frame: &[u8]| assert!(matches!(parse(frame).kind, Kind::Fragment(_)));
+    fine(&part(PROTO_TCP, 0, true, 24));
+    fine(&part(PROTO_TCP, 24, false, 1));
+    fine(&part(PROTO_ICMP, 8, false, 1));
+    fine(&part(PROTO_TCP, 65_512, false, 3));
+    // No multiple of 8; nothing; behind the end of any packet; a header cut in two (RFC 1858, RFC 3128).
+    for odd in [
+        part(PROTO_TCP, 0, true, 25),
+        part(PROTO_TCP, 24, false, 0),
+        part(PROTO_TCP, 65_512, false, 4),
+        part(PROTO_TCP, 65_528, true, 8),
+        part(PROTO_TCP, 0, true, 16),
+        part(PROTO_TCP, 8, false, 24),
+        part(PROTO_TCP, 16, true, 24),
+        part(PROTO_ICMP, 0, true, 0),
+    ] {
+        dropped(&odd, DropReason::Fragment);
+    }
+    dropped(&part(17, 0, true, 24), DropReason::NotOurs);
+    let from = |src: [u8; 4]| {
+        packet4(PROTO_TCP, &[], &[7; 24], move |h| {
+            h[6] = 0x20;
+            h[12..16].copy_from_slice(&src);
+        })
+    };
+    for src in [[0; 4], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4]] {
+        dropped(&from(src), DropReason::Martian);
+    }
+    // The reserved bit and Don't Fragment make no fragment.
+    segment_of(&packet4(PROTO_TCP, &[], &tcp_bytes(&key4()), |h| h[6] = 0xc0));
+}
+
+/// A problem's code and pointer.
+#[track_caller]
+fn problem(frame: &[u8]) -> (u8, u16) {
+    match parse(frame).kind {
+        Kind::Problem(p) => (p.code, p.pointer),
+        other => panic!("no problem: {other:?}"),
+    }
+}
+
+#[test]
+fn ipv6_fragments() {
+    let part = |next: u8, offset: u16, more: bool, body: &[u8]| {
+        let word = (offset | u16::from(more)).to_be_bytes();
+        let header = [next, 0, word[0], word[1], 1, 2, 3, 4];
+        packet6(44, &[&header, body].concat(), |_| {})
+    };
+    let Kind::Fragment(found) = parse(&part(PROTO_TCP, 800, true, &[7; 24])).kind else { panic!("a fragment") };
+    assert_eq!((found.id, found.offset, found.more, found.protocol), (0x0102_0304, 800, true, PROTO_TCP));
+    assert_eq!((found.peer, found.local, found.at, found.end), (PEER_V6, OUR_V6, 62, 86));
+    let fine = |frame: &[u8]| assert!(matches!(parse(frame).kind, Kind::Fragment(_)));
+    fine(&part(PROTO_TCP, 0, true, &[7; 24]));
+    fine(&part(PROTO_TCP, 8, false, &[7; 1]));
+    let options = extension(PROTO_TCP, &[1, 4, 0, 0, 0, 0]);
+    fine(&part(60, 0, true, &[&options[..], &[7; 24]].concat()));
+    // RFC 8200 4.5: a length that is no multiple of 8, and an end behind 65,535; RFC 7112: headers that go on elsewhere.
+    assert_eq!(problem(&part(PROTO_TCP, 0, true, &[7; 25])), (0, 4));
+    assert_eq!(problem(&part(PROTO_TCP, 65_528, false, &[7; 8])), (0, 42));
+    assert_eq!(problem(&part(PROTO_TCP, 0, true, &[7; 16])), (3, 0));
+    assert_eq!(problem(&part(60, 0, true, &options)), (3, 0));
+    assert_eq!(problem(&part(60, 0, true, &[&options[..], &[7; 16]].concat())), (3, 0));
+    assert_eq!(problem(&part(132, 0, true, &[7; 24])), (1, 40));
+    dropped(&part(PROTO_TCP, 8, false, &[]), DropReason::Fragment);
+    // Parts of a part.
+    dropped(&part(44, 0, true, &[PROTO_TCP, 0, 0, 1, 0, 0, 0, 0]), DropReason::Fragment);
+    let atomic = part(PROTO_TCP, 6, false, &tcp_bytes(&key6()));
     let segment = segment_of(&atomic);
     assert!(!segment.plain);
     assert_eq!((segment.tcp_at, segment.payload(&atomic)), (14 + 48, &b"hello"[..]));
@@ -156,6 +221,7 @@ fn ipv6_headers_and_addresses() {
     dropped(&packet6(PROTO_TCP, &tcp, |h| h[5] += 1), DropReason::Malformed);
     dropped(&packet6(17, &tcp, |_| {}), DropReason::NotOurs);
     dropped(&packet6(59, &tcp, |_| {}), DropReason::NotOurs);
+    assert_eq!(problem(&packet6(132, &tcp, |_| {})), (1, 6));
     let from = |src: [u8; 16]| packet6(PROTO_TCP, &tcp, |h| h[8..24].copy_from_slice(&src));
     let to = |dst: [u8; 16]| packet6(PROTO_TCP, &tcp, |h| h[24..40].copy_from_slice(&dst));
     let loopback = 1u128.to_be_bytes();
@@ -202,15 +268,23 @@ fn ipv6_extension_headers() {
     assert_eq!((segment.tcp_at, segment.payload(&frame)), (14 + 40 + 8 + 16 + 8 + 8 + 8, &b"hello"[..]));
     assert_eq!(checksum::verify_tcp(&frame, &segment), checksum::Verdict::Valid);
 
+    // RFC 8200 4.2: options that say "drop me", "drop me and say so", and "say so unless it went to a group".
     dropped(&chain(destination, &[extension(PROTO_TCP, &[0x45, 0, 1, 2, 0, 0])]), DropReason::NotOurs);
     dropped(&chain(destination, &[extension(PROTO_TCP, &[0x05, 9, 1, 2, 0, 0])]), DropReason::Malformed);
-    dropped(&chain(hop_by_hop, &[extension(PROTO_TCP, &[0xc2, 4, 0, 1, 0, 0])]), DropReason::NotOurs);
-    dropped(&chain(routing, &[extension(PROTO_TCP, &[0, 1, 0, 0, 0, 0])]), DropReason::NotOurs);
+    assert_eq!(problem(&chain(hop_by_hop, &[extension(PROTO_TCP, &[0xc2, 4, 0, 1, 0, 0])])), (2, 42));
+    assert_eq!(problem(&chain(destination, &[extension(PROTO_TCP, &[0, 0x85, 0, 1, 0, 0])])), (2, 43));
+    let second = [extension(destination, &padding), extension(PROTO_TCP, &[0, 0, 0, 0xc5, 0, 0])];
+    assert_eq!(problem(&chain(hop_by_hop, &second)), (2, 53));
+    // Routing headers with a way to go, type 0 (RFC 5095) and others: the type is what we do not know.
+    for kind in [0, 2, 4, 253] {
+        assert_eq!(problem(&chain(routing, &[extension(PROTO_TCP, &[kind, 1, 0, 0, 0, 0])])), (0, 42));
+    }
     // Hop-by-hop options must come first (RFC 8200 4.1).
     let late = chain(destination, &[extension(hop_by_hop, &padding), extension(PROTO_TCP, &padding)]);
-    dropped(&late, DropReason::NotOurs);
+    assert_eq!(problem(&late), (1, 40));
     // Authentication and ESP are nothing we know.
-    dropped(&chain(51, &[extension(PROTO_TCP, &padding)]), DropReason::NotOurs);
+    assert_eq!(problem(&chain(51, &[extension(PROTO_TCP, &padding)])), (1, 6));
+    assert_eq!(problem(&chain(destination, &[extension(50, &padding)])), (1, 40));
     let many = |n: usize| {
         let mut headers = vec![extension(destination, &padding); n - 1];
         headers.push(extension(PROTO_TCP, &padding));

@@ -344,6 +344,24 @@ fn segments_are_admitted_by_address() {
 }
 
 #[test]
+fn broadcast_addresses_of_our_prefixes() {
+    let own: Vec<(core::net::IpAddr, u8)> =
+        [("198.18.0.2", 24), ("198.19.1.1", 31), ("198.19.2.6", 30), ("fd00::2", 64)]
+            .map(|(a, len)| (a.parse().unwrap(), len))
+            .into();
+    let host = Host::new(Addresses::Own(own), &[]);
+    let broadcast = |a: [u8; 4]| host.responder.is_broadcast(&ip::mapped(a));
+    assert!(broadcast([198, 18, 0, 255]) && broadcast([198, 18, 0, 0]));
+    assert!(broadcast([198, 19, 2, 4]) && broadcast([198, 19, 2, 7]));
+    for host in [[198, 18, 0, 254], [198, 18, 1, 255], [198, 19, 1, 0], [198, 19, 1, 1], [198, 19, 2, 5]] {
+        assert!(!broadcast(host), "{host:?}");
+    }
+    let mut all = OUR_V6;
+    all[8..].fill(0xff);
+    assert!(!host.responder.is_broadcast(&all), "IPv6 has none");
+}
+
+#[test]
 fn many_own_addresses() {
     let list: Vec<_> = (0..1000u32).map(|i| (core::net::Ipv4Addr::from(0xc612_0000 + 2 * i).into(), 15)).collect();
     let host = Host::new(Addresses::Own(list), &[]);
