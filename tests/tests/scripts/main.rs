@@ -1,21 +1,29 @@
-//! Packet scripts (`tests/scripts/*.pkt`), one test each: against khamsin's stack in virtual time, and against the kernel
-//! of this machine over a TAP.
+//! Packet scripts (`tests/scripts/*.pkt`), one test each: `khamsin::NAME` against khamsin's stack in virtual time, and
+//! `linux::NAME::v4` and `v6` against the kernel of this machine over a TAP.
 //!
-//! A script that waits for a feature (`# pending:`) must fail until the feature is there. `tests/scripts/README.md`
-//! describes the notation.
+//! A script that waits for a feature (`# pending:`) must fail until the feature is there, and one of which it is said that
+//! Linux differs must fail there, so that neither note outlives its truth. `tests/scripts/README.md` describes the
+//! notation. `-- --table` prints where the two differ; `-- --include-ignored` runs also what takes Linux long.
 
-use khamsin_tools::script::{Mismatch, Script, run_virtual};
+use khamsin_tools::script::{Against, Family, Linux, Script, kernel_refusal, run_kernel, run_virtual};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Scripts wait most of their time, and each has a namespace to itself.
+const THREADS: usize = 12;
+/// Scripts that take longer than this against a kernel run only when asked for, microseconds.
+const LONG_US: u64 = 8_000_000;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts")
 }
 
 /// All scripts, or what is wrong with the first that is none.
-fn scripts() -> Result<Vec<Script>, String> {
+fn scripts() -> Result<Vec<Arc<Script>>, String> {
     let listed = fs::read_dir(folder()).map_err(|e| format!("list {}: {e}", folder().display()))?;
     let mut paths: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "pkt"));
@@ -27,7 +35,7 @@ fn scripts() -> Result<Vec<Script>, String> {
         if script.header.why.is_empty() {
             return Err(format!("{file}:2: behind the clauses, a sentence that says why"));
         }
-        Ok(script)
+        Ok(Arc::new(script))
     };
     paths.iter().map(read).collect()
 }
@@ -38,27 +46,64 @@ fn name(script: &Script) -> &str {
     file.strip_suffix(".pkt").unwrap_or(file)
 }
 
-/// What became of a script whose header says that something is `awaited`.
-fn awaited(script: &Script, what: &str, awaited: &str, failed: Result<(), Mismatch>) -> Result<Completion, Failed> {
-    match failed {
-        Err(_) => {
-            println!("PENDING {}: {awaited}", name(script));
-            Ok(Completion::ignored_with(format!("pending: {awaited}")))
+fn in_virtual_time(script: &Script) -> Result<Completion, Failed> {
+    let ran = run_virtual(script);
+    match (&script.header.pending, ran) {
+        (None, Ok(_)) => Ok(Completion::Completed),
+        (None, Err(mismatch)) => Err(mismatch.to_string().into()),
+        (Some(feature), Err(_)) => {
+            println!("PENDING {}: {feature}", name(script));
+            Ok(Completion::ignored_with(format!("pending: {feature}")))
         }
-        Ok(()) => Err(format!("{}: it passes: take `# {what}: {awaited}` out", script.file).into()),
+        (Some(feature), Ok(_)) => Err(format!("{}: it passes: take out `# pending: {feature}`", script.file).into()),
     }
 }
 
-fn in_virtual_time(script: &Script) -> Result<Completion, Failed> {
-    let ran = run_virtual(script).map(drop).map_err(|mismatch| *mismatch);
-    match &script.header.pending {
-        Some(feature) => awaited(script, "pending", feature, ran),
-        None => ran.map(|()| Completion::Completed).map_err(|mismatch| mismatch.to_string().into()),
+fn against_linux(script: &Script, family: Family) -> Result<Completion, Failed> {
+    if let Linux::NotRun(reason) = &script.header.linux {
+        println!("SKIPPED linux::{}: {reason}", name(script));
+        return Ok(Completion::ignored_with(format!("SKIPPED: {reason}")));
     }
+    let ran = run_kernel(script, family).map_err(|e| format!("{e:#}"))?;
+    match (&script.header.linux, ran) {
+        (_, Against::Unclear) => {
+            println!("SKIPPED {}: this machine is too busy to judge a kernel by the clock", name(script));
+            Ok(Completion::ignored_with("SKIPPED: the machine is too busy"))
+        }
+        (Linux::Differs(reason), Against::Same(_)) => {
+            Err(format!("{}: Linux does not differ: take out `# linux: differs — {reason}`", script.file).into())
+        }
+        (Linux::Same, Against::Different(mismatch)) => Err(mismatch.to_string().into()),
+        _ => Ok(Completion::Completed),
+    }
+}
+
+/// The trials of a script against the kernel.
+fn kernel_trials(script: &Arc<Script>) -> Vec<Trial> {
+    let long = script.shortest_us() > LONG_US;
+    let trial = |family: &Family| {
+        let (script, family) = (Arc::clone(script), *family);
+        let name = format!("linux::{}::{family}", name(&script));
+        Trial::ignorable_test(name, move || against_linux(&script, family)).with_ignored_flag(long)
+    };
+    script.header.families.iter().map(trial).collect()
+}
+
+/// Where Linux does something else, as a table for people.
+fn table(scripts: &[Arc<Script>]) -> String {
+    let mut text = "| script | clause | khamsin | Linux |\n|---|---|---|---|\n".to_owned();
+    for script in scripts {
+        if let Linux::Differs(reason) = &script.header.linux {
+            let (clauses, why) = (&script.header.clauses, script.header.why.join(" "));
+            let _ = writeln!(text, "| `{}` | {clauses} | {why} | {reason} |", name(script));
+        }
+    }
+    let same = scripts.iter().filter(|s| s.header.linux == Linux::Same).count();
+    let _ = write!(text, "\nIn {same} scripts of {} both do the same.", scripts.len());
+    text
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let scripts = match scripts() {
         Ok(scripts) => scripts,
         Err(message) => {
@@ -66,7 +111,21 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if std::env::args().any(|argument| argument == "--table") {
+        println!("{}", table(&scripts));
+        return ExitCode::SUCCESS;
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
     let mut trials = Vec::new();
+    match kernel_refusal() {
+        None => trials.extend(scripts.iter().flat_map(kernel_trials)),
+        Some(reason) => trials.push(Trial::ignorable_test("linux", move || {
+            println!("SKIPPED linux: {reason}");
+            Ok(Completion::ignored_with(format!("SKIPPED: {reason}")))
+        })),
+    }
+    // Behind what waits, so that nothing that computes runs beside a clock.
     for script in scripts {
         let name = format!("khamsin::{}", name(&script));
         trials.push(Trial::ignorable_test(name, move || in_virtual_time(&script)));

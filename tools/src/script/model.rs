@@ -14,6 +14,17 @@ pub struct Script {
     pub lines: Vec<Line>,
 }
 
+impl Script {
+    /// How long a run takes at least, microseconds.
+    pub fn shortest_us(&self) -> u64 {
+        self.lines.iter().fold(0, |now: u64, line| match &line.when {
+            When::After(range) => now.saturating_add(*range.start()),
+            When::At(range) => now.max(*range.start()),
+            When::Any => now,
+        })
+    }
+}
+
 /// What the comment block at the top of a script says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
