@@ -12,16 +12,21 @@ use crate::command;
 use anyhow::{Context, Result, anyhow, bail};
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::link;
-use khamsin_drivers::tap::{self, TapQueue};
+use khamsin_drivers::tap;
+use khamsin_stack::Instant;
 use khamsin_stack::wire::Flags;
-use khamsin_stack::{Frame, Instant, Queue, TxOffload};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, setpriority_process};
 use rustix::thread::UnshareFlags;
 use socket::Socket;
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 const LINK: &str = "khk0";
+const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Longest frame that the kernel can send here, and one byte more, to see that it was cut.
+const FRAME_MAX: usize = 1515;
 /// Longest sleep, so that it shows when this thread does not get the processor, microseconds.
 const SLICE_US: u64 = 2_000;
 /// Waking up later than this makes a run worthless, microseconds: what the kernel did is then judged by a wrong clock.
@@ -87,17 +92,15 @@ fn attempt(script: &Script, family: Family) -> Result<(Result<Report, Mismatch>,
     let ground = Ground::new(&script.header.sysctls)?;
     let mut stage = Wire::new(ground, Socket::listen(family)?);
     stage.await_answer(family)?;
-    let conversation =
-        Conversation::new(family, stage.ground.kernel_mac, stage.ground.peer_mac, script.header.port_closed);
+    let conversation = Conversation::new(family, stage.ground.kernel_mac, PEER_MAC, script.header.port_closed);
     let played = play(script, family, conversation, &mut stage);
     Ok((played, stage.slept_late))
 }
 
 /// A namespace with one TAP in it, whose far end we hold.
 struct Ground {
-    tap: TapQueue,
+    tap: OwnedFd,
     kernel_mac: [u8; 6],
-    peer_mac: [u8; 6],
 }
 
 impl Ground {
@@ -112,21 +115,17 @@ impl Ground {
         // As little as possible between a frame's arrival and our seeing it. It works without, only less often at once.
         let _ = setpriority_process(None::<Pid>, -20);
         link::set_up("lo")?;
-        let config = tap::Config {
-            name: LINK.to_owned(),
-            host: vec![(SERVER.0.into(), 24), (SERVER.1.into(), 64)],
-            queues: 1,
-            offloads: false,
-        };
-        let tap = tap::open(&config)?.pop().context("a TAP without a queue")?;
-        let peer_mac = tap.caps().mac;
-        let shown = peer_mac.map(|byte| format!("{byte:02x}")).join(":");
+        let tap = tap::open_plain(LINK)?;
+        link::add_address(LINK, SERVER.0.into(), 24)?;
+        link::add_address(LINK, SERVER.1.into(), 64)?;
+        link::set_up(LINK)?;
+        let shown = PEER_MAC.map(|byte| format!("{byte:02x}")).join(":");
         for peer in [PEER.0.to_string(), PEER.1.to_string()] {
             let mut ip = std::process::Command::new("ip");
             ip.args(["neigh", "replace", &peer, "lladdr", &shown, "dev", LINK, "nud", "permanent"]);
             command::run(ip, Duration::from_secs(10))?.ok()?;
         }
-        Ok(Ground { tap, kernel_mac: link::by_name(LINK)?.mac, peer_mac })
+        Ok(Ground { tap, kernel_mac: link::by_name(LINK)?.mac })
     }
 }
 
@@ -152,7 +151,7 @@ impl Wire {
 
     /// A new interface does not answer at once: asks a closed port until it does.
     fn await_answer(&mut self, family: Family) -> Result<()> {
-        let mut nobody = Conversation::new(family, self.ground.kernel_mac, self.ground.peer_mac, true);
+        let mut nobody = Conversation::new(family, self.ground.kernel_mac, PEER_MAC, true);
         let knock = Tcp { flags: Flags::ACK, ack: Some(1), ..Tcp::default() };
         let frame = nobody.encode(&Packet { marks: Marks::default(), body: Body::Tcp(knock) });
         for _ in 0..READY_TRIES {
@@ -171,12 +170,10 @@ impl Wire {
 
     /// Takes in what has arrived.
     fn collect(&mut self) {
-        let mut burst = Vec::new();
-        self.ground.tap.rx_burst(&mut burst, usize::MAX);
-        let now = self.now();
-        for frame in burst {
-            self.arrived.push_back((now, frame.bytes().to_vec()));
-            self.ground.tap.release(frame);
+        let mut buffer = [0; FRAME_MAX];
+        // An error is that nothing is there; what else it may be shows as silence.
+        while let Ok(n) = rustix::io::read(&self.ground.tap, &mut buffer) {
+            self.arrived.push_back((self.now(), buffer[..n].to_vec()));
         }
     }
 
@@ -184,7 +181,8 @@ impl Wire {
     fn doze(&mut self, until: u64) -> Result<(), String> {
         let before = self.now();
         let nap = until.saturating_sub(before).min(SLICE_US);
-        self.ground.tap.wait(Some(Duration::from_micros(nap))).map_err(|e| e.to_string())?;
+        let timeout = Timespec { tv_sec: 0, tv_nsec: nap as i64 * 1000 };
+        poll(&mut [PollFd::new(&self.ground.tap, PollFlags::IN)], Some(&timeout)).map_err(|e| e.to_string())?;
         self.slept_late |= self.now() > before + nap + LATE_US;
         self.collect();
         Ok(())
@@ -210,11 +208,7 @@ impl Stage for Wire {
     }
 
     fn send(&mut self, frame: &[u8]) -> Result<(), String> {
-        let mut buffer = self.ground.tap.alloc_tx().ok_or("the TAP has no buffer")?;
-        buffer.set_len(frame.len());
-        buffer.bytes_mut().copy_from_slice(frame);
-        self.ground.tap.tx(buffer, TxOffload::NONE);
-        Ok(())
+        rustix::io::write(&self.ground.tap, frame).map(drop).map_err(|e| format!("the TAP takes no frame: {e}"))
     }
 
     fn command(&mut self, command: &Command) -> Result<(), String> {

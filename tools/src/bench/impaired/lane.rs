@@ -72,7 +72,8 @@ impl Lane {
         // The machine's default may be another one, and a namespace may not choose one that the machine does not allow to
         // everybody; a route may. Everything else is as the kernel comes.
         for (netns, link, own) in [(&bed.server, SERVER_LINK, KERNEL_V4), (bed.client(), CLIENT_LINK, CLIENT_V4)] {
-            let line = format!("route replace 198.18.0.0/24 dev {link} proto kernel scope link src {own} congctl cubic");
+            let line =
+                format!("route replace 198.18.0.0/24 dev {link} proto kernel scope link src {own} congctl cubic");
             netns.ip(&line.split(' ').collect::<Vec<_>>())?;
         }
         let server = Server::with(rung, &bed, root, &["--app", "sink:9"])?;
