@@ -44,6 +44,9 @@ pub struct Config {
     pub trigger: Trigger,
     /// Most connections at a time; further ones are reset and counted.
     pub connections: usize,
+    /// Most connections of one source, an IPv4 address or an IPv6 /64; 0: as many as there are. Further ones are reset and
+    /// counted.
+    pub per_source: usize,
     /// Lets the other workers of this process listen on the same addresses; the kernel spreads connections over them.
     pub reuse_port: bool,
 }

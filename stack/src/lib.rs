@@ -23,7 +23,7 @@ pub mod queue;
 pub mod reassembly;
 pub mod recovery;
 pub mod shard;
-mod sources;
+pub mod sources;
 pub mod store;
 pub mod stray;
 mod syn;

@@ -3,12 +3,11 @@
 //! A count-min sketch (Cormode, Muthukrishnan 2005) with keyed hashes: what it says of a source is never too little, and
 //! too much only if others share both of its cells, which nobody without the key can arrange.
 
-use crate::FlowKey;
 use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
-/// Counts by source: an IPv4 address, or an IPv6 /64, which one host may fill with addresses of its choice.
-pub(crate) struct Sources {
+/// Counts by source: an IPv4 address (IPv4-mapped), or an IPv6 /64, which one host may fill with addresses of its choice.
+pub struct Sources {
     rows: [Box<[u32]>; 2],
     mask: usize,
     hash: SipHasher13,
@@ -16,36 +15,37 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Room for `holders` sources with hardly a collision; `key` is secret.
-    pub(crate) fn new(holders: usize, key: &[u8; 16]) -> Self {
+    pub fn new(holders: usize, key: &[u8; 16]) -> Self {
         let cells = (2 * holders).clamp(1024, 1 << 20).next_power_of_two();
         let row = || vec![0; cells].into_boxed_slice();
         Sources { rows: [row(), row()], mask: cells - 1, hash: SipHasher13::new_with_key(key) }
     }
 
-    fn cells(&self, key: &FlowKey) -> [usize; 2] {
+    fn cells(&self, source: &[u8; 16]) -> [usize; 2] {
         let mut hash = self.hash;
-        hash.write(if key.is_v4() { &key.peer } else { &key.peer[..8] });
+        let v4 = source[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        hash.write(if v4 { source } else { &source[..8] });
         let hash = hash.finish();
         [hash as usize & self.mask, (hash >> 32) as usize & self.mask]
     }
 
-    /// What the source of this flow holds, at most.
-    pub(crate) fn count(&self, key: &FlowKey) -> u32 {
-        let [a, b] = self.cells(key);
+    /// What this source holds, at most.
+    pub fn count(&self, source: &[u8; 16]) -> u32 {
+        let [a, b] = self.cells(source);
         self.rows[0][a].min(self.rows[1][b])
     }
 
     /// It holds one more.
-    pub(crate) fn add(&mut self, key: &FlowKey) {
-        let cells = self.cells(key);
+    pub fn add(&mut self, source: &[u8; 16]) {
+        let cells = self.cells(source);
         for (row, cell) in self.rows.iter_mut().zip(cells) {
             row[cell] += 1;
         }
     }
 
     /// It holds one less; it must have held one.
-    pub(crate) fn remove(&mut self, key: &FlowKey) {
-        let cells = self.cells(key);
+    pub fn remove(&mut self, source: &[u8; 16]) {
+        let cells = self.cells(source);
         for (row, cell) in self.rows.iter_mut().zip(cells) {
             debug_assert!(row[cell] > 0, "nothing is taken away that was not added");
             row[cell] = row[cell].saturating_sub(1);
@@ -56,6 +56,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FlowKey;
 
     fn v4(n: u32, port: u16) -> FlowKey {
         let [_, b, c, d] = n.to_be_bytes();
@@ -71,28 +72,28 @@ mod tests {
             FlowKey::v6(a, [0xfd; 16], 1, 80)
         };
         for n in 0..5 {
-            sources.add(&v4(1, n));
-            sources.add(&v6(n as u8, 1));
+            sources.add(&v4(1, n).peer);
+            sources.add(&v6(n as u8, 1).peer);
         }
-        assert_eq!(sources.count(&v4(1, 99)), 5);
-        assert_eq!(sources.count(&v6(200, 1)), 5);
-        assert_eq!(sources.count(&v6(1, 2)), 0);
-        sources.remove(&v4(1, 3));
-        assert_eq!(sources.count(&v4(1, 99)), 4);
+        assert_eq!(sources.count(&v4(1, 99).peer), 5);
+        assert_eq!(sources.count(&v6(200, 1).peer), 5);
+        assert_eq!(sources.count(&v6(1, 2).peer), 0);
+        sources.remove(&v4(1, 3).peer);
+        assert_eq!(sources.count(&v4(1, 99).peer), 4);
     }
 
     #[test]
     fn says_too_much_of_hardly_anybody_and_too_little_of_nobody() {
         let mut sources = Sources::new(1000, &[9; 16]);
         for n in 0..1000 {
-            sources.add(&v4(n, 1));
+            sources.add(&v4(n, 1).peer);
         }
-        assert!((0..1000).all(|n| sources.count(&v4(n, 1)) >= 1));
-        let wrong = (1000..11_000).filter(|&n| sources.count(&v4(n, 1)) > 0).count();
+        assert!((0..1000).all(|n| sources.count(&v4(n, 1).peer) >= 1));
+        let wrong = (1000..11_000).filter(|&n| sources.count(&v4(n, 1).peer) > 0).count();
         assert!(wrong < 2500, "{wrong} of 10,000 strangers");
         for n in 0..1000 {
-            sources.remove(&v4(n, 1));
+            sources.remove(&v4(n, 1).peer);
         }
-        assert!((0..1000).all(|n| sources.count(&v4(n, 1)) == 0));
+        assert!((0..1000).all(|n| sources.count(&v4(n, 1).peer) == 0));
     }
 }

@@ -119,6 +119,9 @@ pub(crate) struct NetworkArgs {
     /// Most live connections, over all workers
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=16_777_216), help_heading = "Network")]
     pub(crate) connections: u32,
+    /// Most live connections of one source, an IPv4 address or an IPv6 /64 [default: as many as there are]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Network")]
+    pub(crate) connections_per_source: Option<u32>,
     /// How long a stop waits for connections that are still busy
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Network")]
     pub(crate) drain: u32,

@@ -132,7 +132,11 @@ impl Opener<'_> {
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(|e| format!("the kernel gave no random bytes: {e}"))?;
         let bells = self.bells.clone();
         let links = stray::links(shards, move |shard: usize| bells.iter().skip(shard).take(1).for_each(Doorbell::ring));
-        let limits = Limits::for_connections(self.network().connections.div_ceil(shards.max(1)));
+        let shares = shards.max(1);
+        let limits = Limits {
+            per_source: self.network().per_source.div_ceil(shares),
+            ..Limits::for_connections(self.network().connections.div_ceil(shares))
+        };
         let makers = queues.into_iter().zip(links).map(|(queue, link)| {
             let config = ShardConfig {
                 listeners: self.listeners(false),

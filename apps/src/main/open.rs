@@ -69,6 +69,7 @@ impl<'a> Opener<'a> {
                 Trigger::Edge => epoll::Trigger::Edge,
             },
             connections: self.network().connections.div_ceil(workers),
+            per_source: self.network().per_source.div_ceil(workers),
             reuse_port: workers > 1,
         };
         let makers = self.bells.iter().map(|bell| {

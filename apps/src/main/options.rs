@@ -44,6 +44,8 @@ pub(crate) struct Network {
     pub(crate) trigger: Trigger,
     /// Most live connections, over all workers.
     pub(crate) connections: usize,
+    /// Of one source, over all workers; 0: no limit.
+    pub(crate) per_source: usize,
     pub(crate) drain: Duration,
 }
 
@@ -125,6 +127,7 @@ impl TryFrom<NetworkArgs> for Network {
             poll: args.poll,
             trigger: args.trigger.unwrap_or_default(),
             connections: args.connections as usize,
+            per_source: args.connections_per_source.unwrap_or(0) as usize,
             drain: Duration::from_secs(args.drain.into()),
         })
     }

@@ -6,12 +6,14 @@ use super::outbox::OutboxPool;
 use super::{Config, OpenError, Trigger};
 use crate::doorbell::Doorbell;
 use khamsin_stack::limits::Limits;
+use khamsin_stack::sources::Sources;
 use khamsin_stack::wheel::Wheel;
 use khamsin_stack::{App, CloseReason, Counters, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -29,6 +31,14 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 const DOORBELL: u32 = u32::MAX;
 /// Names a listener among events; its number is in the other half.
 const LISTENER: u32 = u32::MAX - 1;
+
+/// A key that nobody else knows.
+fn random_key() -> Result<[u8; 16], Errno> {
+    let mut key = [0; 16];
+    // As few bytes as this come whole.
+    getrandom(&mut key, GetRandomFlags::empty())?;
+    Ok(key)
+}
 
 /// Names one life of one slot, so that an event for a connection that is gone finds nobody.
 #[derive(Clone, Copy)]
@@ -50,6 +60,7 @@ impl Ticket {
 struct Connection<S> {
     link: Link,
     session: S,
+    source: [u8; 16],
 }
 
 struct Slot<S> {
@@ -72,6 +83,9 @@ pub struct Host<A: App> {
     free: Vec<u32>,
     live: usize,
     live_max: usize,
+    per_source: u32,
+    /// Only where the number of one source's connections is limited.
+    live_by: Option<Sources>,
     shared: Shared,
     /// Connections that go on in the next turn without an event.
     queued: Vec<Ticket>,
@@ -94,6 +108,10 @@ impl<A: App> Host<A> {
         let ports = listen::open(config)?;
         let limits = Limits::for_connections(config.connections);
         let shared = Shared::new(OutboxPool::new(limits.store_blocks), Wheel::new(limits.connections));
+        let live_by = (config.per_source > 0)
+            .then(|| random_key().map(|key| Sources::new(limits.connections, &key)))
+            .transpose()
+            .map_err(failed("getrandom"))?;
         let host = Host {
             epoll,
             trigger: config.trigger,
@@ -107,6 +125,8 @@ impl<A: App> Host<A> {
             free: Vec::new(),
             live: 0,
             live_max: limits.connections,
+            per_source: config.per_source.min(u32::MAX as usize) as u32,
+            live_by,
             shared,
             queued: Vec::new(),
             spare: Vec::new(),

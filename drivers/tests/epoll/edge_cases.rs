@@ -196,7 +196,10 @@ fn both_families_on_one_port(trigger: Trigger) {
     let open = |addresses: &[&str]| {
         let listeners =
             addresses.iter().map(|a| (a.parse().unwrap(), Listener { app: 0, port: 0 })).collect::<Vec<_>>();
-        Host::open(&Config { listeners, trigger, connections: 4, reuse_port: false }, Doorbell::new().unwrap())
+        Host::open(
+            &Config { listeners, trigger, connections: 4, per_source: 0, reuse_port: false },
+            Doorbell::new().unwrap(),
+        )
     };
     let mut dual: Host<crate::bench::TestApp> = match open(&["[::]:0"]) {
         Err(OpenError::Listen { step: "socket", .. }) => return println!("SKIPPED: this kernel has no IPv6"),
@@ -220,7 +223,7 @@ fn both_families_on_one_port(trigger: Trigger) {
 
 fn the_doorbell_ends_a_wait(trigger: Trigger) {
     let bell = Doorbell::new().unwrap();
-    let config = Config { listeners: vec![], trigger, connections: 1, reuse_port: false };
+    let config = Config { listeners: vec![], trigger, connections: 1, per_source: 0, reuse_port: false };
     let mut app = Bench::new(trigger, 1).app;
     let mut host: Host<crate::bench::TestApp> = Host::open(&config, bell.clone()).unwrap();
     bell.ring();

@@ -7,7 +7,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-crate::both_triggers!(more_connections_than_allowed, no_descriptor_left, a_pool_that_runs_dry);
+crate::both_triggers!(
+    more_connections_than_allowed,
+    more_of_one_source_than_allowed,
+    no_descriptor_left,
+    a_pool_that_runs_dry
+);
 
 fn more_connections_than_allowed(trigger: Trigger) {
     let mut bench = Bench::new(trigger, 2);
@@ -22,6 +27,19 @@ fn more_connections_than_allowed(trigger: Trigger) {
     bench.write(&mut next, b"room again");
     assert_eq!(bench.read(&mut next, 10), b"room again");
     assert_eq!(bench.host.counters().accepted, 3);
+}
+
+fn more_of_one_source_than_allowed(trigger: Trigger) {
+    let mut bench = Bench::with_limits(trigger, 8, 2);
+    let mut clients: Vec<_> = (0..3).map(|_| bench.connect(Habit::Echo)).collect();
+    bench.until(|b| b.host.counters().drop_source_limit == 1);
+    let mut third = clients.pop().unwrap();
+    assert_eq!(bench.read_to_end(&mut third), (vec![], Some(ErrorKind::ConnectionReset)));
+    clients.pop();
+    bench.until(|b| b.host.live() == 1);
+    let mut next = bench.connect(Habit::Echo);
+    bench.write(&mut next, b"room again");
+    assert_eq!(bench.read(&mut next, 10), b"room again");
 }
 
 /// Runs in a process of its own, because the limit is the process's.

@@ -53,7 +53,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             .with_timestamps(now, &said, offset)
             .with_ecn(segment.flags);
         let share = (self.limits.syn_backlog / SYN_SHARE).max(SYN_SHARE_MIN) as u32;
-        if self.syn.is_full() || self.half_open_by.count(&segment.key) >= share {
+        if self.syn.is_full() || self.half_open_by.count(&segment.key.peer) >= share {
             record.iss = self.cookies.make(now, &record.key, record.irs, record.peer_mss);
             record.reduce_to_cookie();
             self.world.counters.cookies_sent += 1;
@@ -66,7 +66,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.syn.remove(position);
             return;
         }
-        self.half_open_by.add(&segment.key);
+        self.half_open_by.add(&segment.key.peer);
         self.world.counters.syn_received += 1;
         self.send_syn_ack(now, queue, position);
     }
@@ -74,7 +74,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Whether the source of this flow may have no more connections.
     fn source_is_full(&mut self, key: &FlowKey) -> bool {
         let limit = self.limits.per_source as u32;
-        let full = self.live_by.as_ref().is_some_and(|sources| sources.count(key) >= limit);
+        let full = self.live_by.as_ref().is_some_and(|sources| sources.count(&key.peer) >= limit);
         self.world.counters.drop_source_limit += u64::from(full);
         full
     }
@@ -161,7 +161,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     pub(super) fn forget_syn(&mut self, position: u32) -> Option<SynRecord> {
         let record = self.syn.remove(position)?;
-        self.half_open_by.remove(&record.key);
+        self.half_open_by.remove(&record.key.peer);
         let hash = self.flows.hash(&record.key);
         self.flows.remove(hash, Flow::Syn(position).pack());
         Some(record)
@@ -204,7 +204,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 let known = self.flows.insert(hash, Flow::Live(id).pack()).is_ok();
                 debug_assert!(known, "the flow table has room for all that the others hold");
                 if let Some(sources) = &mut self.live_by {
-                    sources.add(&record.key);
+                    sources.add(&record.key.peer);
                 }
                 self.world.counters.accepted += 1;
                 self.touch(id);

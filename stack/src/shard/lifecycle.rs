@@ -159,7 +159,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let hash = self.flows.hash(&key);
         self.flows.remove(hash, Flow::Live(id).pack());
         if let Some(sources) = &mut self.live_by {
-            sources.remove(&key);
+            sources.remove(&key.peer);
         }
         if reason == CloseReason::Finished && connection.owes_time_wait() {
             self.enter_time_wait(now, connection.remains());

@@ -126,6 +126,7 @@ fn plain() -> Network {
         poll: Poll::Adaptive,
         trigger: Trigger::Level,
         connections: 1024,
+        per_source: 0,
         drain: Duration::from_secs(1),
     }
 }

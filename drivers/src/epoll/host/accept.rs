@@ -6,7 +6,7 @@ use crate::epoll::link::{Call, Link};
 use crate::epoll::listen::{Accepted, reset};
 use khamsin_stack::{App, Instant};
 use rustix::event::epoll::{self, EventFlags};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,20 +20,25 @@ impl<A: App> Host<A> {
     pub(super) fn accept(&mut self, now: Instant, app: &mut A, number: usize) {
         for _ in 0..ACCEPT_BUDGET {
             let Some(port) = self.ports.get_mut(number) else { return };
-            match self.reserve.accept(port) {
+            let accepted = self.reserve.accept(port);
+            match accepted {
                 Accepted::Connection(fd, _) if self.live >= self.live_max => {
                     reset(fd);
                     self.shared.counters.drop_accept_full += 1;
+                }
+                Accepted::Connection(fd, peer) if self.source_is_full(peer) => {
+                    reset(fd);
+                    self.shared.counters.drop_source_limit += 1;
                 }
                 Accepted::Connection(fd, peer) => self.establish(now, app, number, fd, peer),
                 Accepted::Shed => self.shared.counters.drop_accept_full += 1,
                 Accepted::Gone => {}
                 Accepted::Empty => {
-                    port.unfinished = false;
+                    self.ports[number].unfinished = false;
                     return;
                 }
                 Accepted::Exhausted => {
-                    port.unfinished = false;
+                    self.ports[number].unfinished = false;
                     self.pause_accept(now);
                     return;
                 }
@@ -41,6 +46,10 @@ impl<A: App> Host<A> {
         }
         // Level-triggered epoll says it again; edge-triggered does not.
         self.ports[number].unfinished = self.trigger == Trigger::Edge;
+    }
+
+    fn source_is_full(&self, peer: SocketAddr) -> bool {
+        self.live_by.as_ref().is_some_and(|sources| sources.count(&octets(peer)) >= self.per_source)
     }
 
     fn establish(&mut self, now: Instant, app: &mut A, number: usize, fd: OwnedFd, peer: SocketAddr) {
@@ -67,9 +76,13 @@ impl<A: App> Host<A> {
             self.free.push(index);
             return reset(link.fd);
         };
+        let source = octets(peer);
         let waits = catch_unwind(AssertUnwindSafe(|| app.patience(listener))).unwrap_or_default();
         link.wait_for_peer(&waits);
-        self.slots[index as usize].connection = Some(Connection { link, session });
+        self.slots[index as usize].connection = Some(Connection { link, session, source });
+        if let Some(sources) = &mut self.live_by {
+            sources.add(&source);
+        }
         self.live += 1;
         self.visit(now, app, index, Call::Ready);
     }
@@ -92,5 +105,13 @@ impl<A: App> Host<A> {
             // Modifying re-arms: whoever waits already is an event in either mode.
             let _ = epoll::modify(&self.epoll, &port.fd, port_data(number), self.port_interest());
         }
+    }
+}
+
+/// A peer's address, IPv4-mapped.
+fn octets(peer: SocketAddr) -> [u8; 16] {
+    match peer.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }

@@ -98,7 +98,7 @@ impl<A: App> Host<A> {
     pub(super) fn visit(&mut self, now: Instant, app: &mut A, index: u32, call: Call) {
         let slot = &mut self.slots[index as usize];
         let ticket = Ticket { index, generation: slot.generation };
-        let Some(Connection { link, session }) = &mut slot.connection else { return };
+        let Some(Connection { link, session, .. }) = &mut slot.connection else { return };
         let call = match call {
             Call::Nothing => link.queued.take().unwrap_or(Call::Nothing),
             call => call,
@@ -165,10 +165,13 @@ impl<A: App> Host<A> {
     /// Ends connection `index`, if there is one, for `reason`.
     pub(super) fn close(&mut self, app: &mut A, index: u32, reason: CloseReason) {
         let slot = &mut self.slots[index as usize];
-        let Some(Connection { mut link, session }) = slot.connection.take() else { return };
+        let Some(Connection { mut link, session, source }) = slot.connection.take() else { return };
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
         self.live -= 1;
+        if let Some(sources) = &mut self.live_by {
+            sources.remove(&source);
+        }
         self.shared.wheel.disarm(index);
         self.shared.forget_input();
         link.outbox.clear(&mut self.shared.pool);
