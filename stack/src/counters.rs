@@ -139,10 +139,22 @@ counters! {
     gate_paws,
     /// Segments stopped by the gate: wholly outside the receive window.
     gate_outside_window,
-    /// Segments whose payload was cut to the receive window.
+    /// Segments whose payload was cut: it lies beyond the receive window, or behind the FIN.
     gate_trimmed,
-    /// FINs taken off because they lie at or beyond the window's edge.
+    /// FINs not believed: text in front of them lies beyond the window, or text behind them has come.
     gate_fin_held,
+    /// Segments with text behind a hole.
+    rx_out_of_order,
+    /// Segments with text that had come before.
+    rx_duplicate,
+    /// Segments of which some was not taken because the pool for held text gave no block.
+    rx_hold_exhausted,
+    /// Segments not taken because they would make one hole too many.
+    rx_too_many_holes,
+    /// Ranges that were held behind holes, perhaps reported, and given up for text that was expected (RFC 2018 8).
+    rx_reneged,
+    /// Times that smoltcp was fed with text that had waited.
+    rx_handed_on,
     /// Bytes of payload that smoltcp took into receive buffers.
     rx_payload_bytes,
     /// Bytes of payload sent for the first time.

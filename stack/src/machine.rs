@@ -11,7 +11,6 @@ use crate::FlowKey;
 use crate::limits::{Limits, RX_BUFFER};
 use crate::prefetch;
 use crate::wire::{self, Flags};
-use arrayvec::ArrayVec;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp;
@@ -149,8 +148,6 @@ pub(crate) struct Reply {
     /// Its own sequence number; only meaningful on a SYN.
     seq: u32,
     pub(crate) flags: Flags,
-    /// Ranges received beyond the acknowledgement number (RFC 2018).
-    pub(crate) sack: ArrayVec<(u32, u32), 4>,
 }
 
 /// What smoltcp must know of a finished handshake.
@@ -158,7 +155,6 @@ pub(crate) struct Handshake<'a> {
     pub(crate) key: &'a FlowKey,
     /// The peer's initial sequence number.
     pub(crate) irs: u32,
-    pub(crate) sack_permitted: bool,
 }
 
 /// The one `Interface` of a shard.
@@ -216,11 +212,8 @@ impl Machine {
         unit.recycle();
         unit.socket_mut().listen(key.local_port).map_err(|_| Refused)?;
         let mut packet = [0u8; 128];
-        // Window scale 0 lets smoltcp keep its window as it is; SACK only if the peer can read it.
-        const WITH_SACK: &[u8] = &[3, 3, 0, 4, 2, 1, 1, 0];
-        const WITHOUT_SACK: &[u8] = &[3, 3, 0, 0];
-        let options = if handshake.sack_permitted { WITH_SACK } else { WITHOUT_SACK };
-        let n = wire::synthetic(key, handshake.irs, None, Flags::SYN, u16::MAX, options, &mut packet);
+        // Window scale 0 lets smoltcp keep its window as it is.
+        let n = wire::synthetic(key, handshake.irs, None, Flags::SYN, u16::MAX, &[3, 3, 0, 0], &mut packet);
         self.feed(unit, &packet[..n]);
         let syn_ack = self.ask(unit).ok_or(Refused)?;
         let next = syn_ack.seq.wrapping_add(1);
@@ -262,15 +255,12 @@ impl Scratch {
         let header = if packet[0] >> 4 == 4 { 20 } else { 40 };
         let tcp = packet.get(header..)?;
         let fixed: &[u8; 20] = tcp.first_chunk()?;
-        let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, off, flags, w0, w1, ..] = *fixed;
-        let header = tcp.get(..usize::from(off >> 4) * 4).unwrap_or(&[]);
-        let sack = if header.len() > 20 { wire::tcp_options(header).sack } else { ArrayVec::new() };
+        let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, flags, w0, w1, ..] = *fixed;
         Some(Reply {
             ack: u32::from_be_bytes([a0, a1, a2, a3]),
             window: u16::from_be_bytes([w0, w1]),
             seq: u32::from_be_bytes([s0, s1, s2, s3]),
             flags: Flags(flags),
-            sack,
         })
     }
 }

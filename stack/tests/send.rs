@@ -316,6 +316,7 @@ fn slow_readers_leave_a_block_for_everybody() {
             w.expect_data(1, 6, b"hello");
         } else {
             w.send(data(1, 1, b"big").window(0));
+            w.queue.tx.clear();
         }
     }
     assert_eq!(w.shard.live(), limits.connections);

@@ -53,6 +53,7 @@ fn waiting_for_blocks_leaves_the_applications_deadline_alone() {
     let mut w = World::with(Limits { store_blocks: 1, ..small() }, MemQueue::default());
     w.establish();
     w.send(data(1, 1, b"timer"));
+    w.queue.tx.clear();
     let first = w.server_isn;
     w.establish_more();
     w.send(data(1, 1, b"big"));

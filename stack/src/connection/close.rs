@@ -3,7 +3,6 @@
 use super::{Connection, Fate};
 use crate::limits::UNREAD_US;
 use crate::{CloseReason, Instant};
-use smoltcp::socket::tcp::State;
 
 impl<S> Connection<S> {
     /// Both streams have ended, both ends know it, and the application has seen everything, or had time for it.
@@ -11,7 +10,7 @@ impl<S> Connection<S> {
         if !(self.tx.fin_acked && self.rx.finished) || self.wants_service() {
             return Fate::Live;
         }
-        if self.unit.unread() == 0 {
+        if self.rx.is_consumed() {
             return Fate::Over(CloseReason::Finished);
         }
         match self.unread_ends {
@@ -24,6 +23,6 @@ impl<S> Connection<S> {
 
     /// Whether we closed first, and so have to remember the flow for a while (RFC 9293 3.6.1).
     pub(crate) fn owes_time_wait(&self) -> bool {
-        self.unit.state() == State::TimeWait
+        self.rx.finished_second
     }
 }

@@ -45,8 +45,10 @@ impl<S> Connection<S> {
             return Fate::Live;
         }
         if !self.in_window(segment, distance) {
-            env.world.counters.gate_outside_window += 1;
-            self.challenge(env);
+            if !self.on_old_text(env, segment, distance) {
+                env.world.counters.gate_outside_window += 1;
+                self.challenge(env);
+            }
             return Fate::Live;
         }
         if !self.on_ack(env, segment, distance, &options) {
@@ -72,7 +74,7 @@ impl<S> Connection<S> {
         if distance == 0 {
             return Fate::Over(CloseReason::PeerReset);
         }
-        if distance > 0 && (distance as u64) < u64::from(self.rx.window()) {
+        if distance > 0 && (distance as u64) < self.rx.room() {
             env.world.counters.gate_rst_inexact += 1;
             self.challenge(env);
         } else {
@@ -88,7 +90,7 @@ impl<S> Connection<S> {
         let len = segment.payload_len() as i64 + i64::from(segment.flags.fin());
         let unacked = (self.rx.next - self.rx.acked) as i64;
         let left = i64::from(distance) + len >= -unacked;
-        let right = i64::from(distance) <= i64::from(self.rx.window());
+        let right = i64::from(distance) <= self.rx.room() as i64;
         left && right
     }
 
@@ -187,7 +189,7 @@ impl<S> Connection<S> {
     /// may be one that smoltcp would not look at.
     fn tell_machine_fin_acked<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
         let mut packet = [0u8; 128];
-        let seq = self.rx.seq(self.rx.next);
+        let seq = self.rx.seq(self.rx.fed);
         let n = wire::synthetic(&self.key, seq, Some(self.tx.machine_ack), Flags::ACK, u16::MAX, &[], &mut packet);
         env.world.machine.feed(&mut self.unit, &packet[..n]);
         if !self.rx.finished {

@@ -3,6 +3,7 @@
 //! The gate owns everything that appears on the wire, in both directions. Two number spaces meet here: sequence numbers
 //! (32 bits, wrapping) on the wire, and stream offsets (64 bits, from 0 at the first payload byte, the FIN counted) inside.
 
+mod acks;
 mod close;
 mod ecn;
 mod gate;
@@ -12,11 +13,13 @@ mod patience;
 mod receive;
 mod stream;
 mod text;
+mod window;
 
 use crate::app::{App, Patience};
 use crate::limits::{STORE_MAX, STORE_RETRY_US};
 use crate::machine::{Machine, Refused, Unit};
 use crate::pmtu::PmtuCache;
+use crate::reassembly::HoldPool;
 use crate::recovery::{Algorithm, Sender, Setup};
 use crate::store::{BlockPool, Store};
 use crate::syn::SynRecord;
@@ -25,15 +28,19 @@ use crate::timewait::TimeWait;
 use crate::wire::Template;
 use crate::{Caps, CloseReason, Counters, FlowKey, Instant, Queue};
 
+use acks::Acks;
 use ecn::Ecn;
 use path::Path;
 use patience::Waiting;
 use receive::Receive;
+use window::Window;
 
 /// What the connections of a shard share.
 pub(crate) struct World {
     pub(crate) machine: Machine,
     pub(crate) pool: BlockPool,
+    /// What has been received and not handed on.
+    pub(crate) hold: HoldPool,
     pub(crate) counters: Counters,
     pub(crate) caps: Caps,
     pub(crate) pmtu: PmtuCache,
@@ -153,7 +160,7 @@ impl<S> Connection<S> {
         session: S,
     ) -> Result<Self, (Refused, Parts, S)> {
         let (mut unit, store) = parts;
-        let handshake = crate::machine::Handshake { key: &syn.key, irs: syn.irs, sack_permitted: syn.sack };
+        let handshake = crate::machine::Handshake { key: &syn.key, irs: syn.irs };
         let machine_ack = match world.machine.open(&mut unit, &handshake) {
             Ok(next) => next,
             Err(refused) => return Err((refused, (unit, store), session)),
@@ -163,6 +170,7 @@ impl<S> Connection<S> {
         // What the option takes of each segment (RFC 6691).
         let options = if syn.stamps.is_some() { timestamps::OPTION_LEN as u16 } else { 0 };
         let (path, mss) = Path::new(now, world, &syn.key, syn.peer_mss, options);
+        let our_mss = link_mss(&world.caps, &syn.key);
         let base = syn.iss.wrapping_add(1);
         let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: Algorithm::default() };
         let mut sender = Sender::new(&setup);
@@ -175,7 +183,7 @@ impl<S> Connection<S> {
             key: syn.key,
             listed: false,
             believed: false,
-            rx: Receive::new(syn.irs.wrapping_add(1), syn.sack),
+            rx: Receive::new(syn.irs.wrapping_add(1), syn.sack, Window::new(u16::MAX, 0), Acks::new(our_mss)),
             tx: Transmit {
                 store,
                 sender,
@@ -234,7 +242,7 @@ impl<S> Connection<S> {
     /// What is due at `now`. The application and the wire are served by the `serve` that follows.
     pub(crate) fn on_timer<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) -> Fate {
         let now = env.now;
-        if self.rx.ack_deadline.is_some_and(|at| at <= now) {
+        if self.rx.acks.deadline.is_some_and(|at| at <= now) {
             self.rx.ack_now();
         }
         if self.tx.sender.deadline().is_some_and(|at| at <= now)
@@ -267,7 +275,7 @@ impl<S> Connection<S> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         // Folded by hand: an iterator over options costs a hundred instructions, for each connection served.
         let or_never = |at: Option<Instant>| at.unwrap_or(Instant::FAR_FUTURE);
-        let ours = or_never(self.tx.sender.deadline()).min(or_never(self.rx.ack_deadline));
+        let ours = or_never(self.tx.sender.deadline()).min(or_never(self.rx.acks.deadline));
         let asked = or_never(self.wishes.wake_at).min(or_never(self.wishes.retry_at));
         let silence = self.waiting.deadline(self.is_orphan());
         let at = ours.min(asked).min(or_never(self.fin_wait_2_ends)).min(or_never(self.unread_ends)).min(silence);
@@ -313,6 +321,7 @@ impl<S> Connection<S> {
     /// Ends the connection: what can be used again, and the session for its last call.
     pub(crate) fn dissolve(mut self, world: &mut World) -> (Parts, Option<S>) {
         self.tx.store.clear(&mut world.pool);
+        self.rx.held.clear(&mut world.hold);
         self.unit.recycle();
         ((self.unit, self.tx.store), self.session)
     }

@@ -5,6 +5,7 @@
 //! copy into smoltcp's ring, a second out of it and 925 instructions of egress buy nothing.
 
 use super::{Connection, Env, Fate};
+use crate::reassembly::HoldPool;
 use crate::recovery::Timeout;
 use crate::timestamps;
 use crate::wire::{Flags, Outgoing, TxChecksum};
@@ -21,11 +22,8 @@ impl<S> Connection<S> {
         if self.path.is_stale(env.now) {
             self.renew_path(env);
         }
-        if self.rx.edge_is_stale()
-            && !self.rx.finished
-            && let Some(reply) = env.world.machine.ask(&mut self.unit)
-        {
-            self.rx.on_reply(&reply);
+        if self.rx.edge_is_stale() {
+            self.ask_for_edge(env);
         }
         let sent = self
             .send_again(env)
@@ -106,7 +104,7 @@ impl<S> Connection<S> {
         self.emit(env, self.tx.seq(offset), flags, offset, payload as usize)
     }
 
-    fn send_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Result<(), Blocked> {
+    pub(super) fn send_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Result<(), Blocked> {
         self.emit(env, self.tx.seq(self.tx.sender.nxt()), Flags::ACK, 0, 0)?;
         env.world.counters.acks_sent += 1;
         Ok(())
@@ -192,13 +190,15 @@ impl<S> Connection<S> {
     /// The options of a segment with `payload` bytes. Holes are reported only on pure acknowledgements, so that data keeps
     /// its full size.
     #[inline]
-    fn options(&self, now: Instant, payload: usize) -> ArrayVec<u8, 40> {
+    fn options(&self, now: Instant, hold: &HoldPool, payload: usize) -> ArrayVec<u8, 40> {
         let mut options = ArrayVec::new();
         if let Some(stamps) = &self.stamps {
             options.extend(stamps.option(now));
         }
         if payload == 0 {
-            add_sack(&mut options, &self.rx.sack);
+            // Four bytes of kind, length and padding, eight for each range.
+            let room = options.remaining_capacity().saturating_sub(4) / 8;
+            add_sack(&mut options, &self.rx.sack(hold, room));
         }
         options
     }
@@ -216,7 +216,7 @@ impl<S> Connection<S> {
             env.world.counters.tx_exhausted += 1;
             return Err(Blocked);
         };
-        let options = self.options(env.now, payload);
+        let options = self.options(env.now, &env.world.hold, payload);
         let header = self.template.header_len() + options.len();
         if header + payload > frame.capacity() {
             self.cut_to_frame(env, frame, payload);
@@ -254,17 +254,14 @@ impl<S> Connection<S> {
             env.queue.tx(frame, offload);
         }
         env.world.counters.tx_frames += 1;
-        self.rx.on_sent();
+        self.rx.on_sent(payload == 0);
         Ok(())
     }
 }
 
-/// Adds the SACK option (RFC 2018) for ranges received beyond the acknowledgement number, as many as have room, padded to
-/// 32 bits.
+/// Adds the SACK option (RFC 2018) for these ranges, padded to 32 bits.
 #[inline]
 fn add_sack(options: &mut ArrayVec<u8, 40>, ranges: &ArrayVec<(u32, u32), 4>) {
-    let room = options.remaining_capacity().saturating_sub(4) / 8;
-    let ranges = &ranges[..ranges.len().min(room)];
     if !ranges.is_empty() {
         options.extend([1, 1, 5, 2 + 8 * ranges.len() as u8]);
         for (left, right) in ranges {

@@ -36,6 +36,7 @@ impl<S> Connection<S> {
             counters: &mut env.world.counters,
         };
         call(session, &mut view, env.now);
+        self.hand_on(env);
         if self.wishes.short_of_room.get() {
             self.note_short_of_room(env.now, &env.world.pool);
         }
@@ -59,7 +60,7 @@ impl Stream for View<'_> {
     }
 
     fn finished(&self) -> bool {
-        self.rx.finished && self.unit.unread() == 0
+        self.rx.is_consumed()
     }
 
     #[inline]

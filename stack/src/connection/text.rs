@@ -1,8 +1,16 @@
 //! The gate, inwards: payload and FIN of a segment that was found good, on their way to smoltcp.
+//!
+//! smoltcp gets text in order and as much as fits its ring. Nearly all text goes there straight from its frame; what comes
+//! early, twice or in part, and what finds the ring full, goes through the reassembly.
 
 use super::{Connection, Env};
 use crate::Queue;
+use crate::machine::Reply;
+use crate::reassembly::{Inserted, Refused};
 use crate::wire::{self, Flags, Segment};
+
+/// Ranges given up for the sake of text that is expected next, at most, for each segment.
+const RANGES_GIVEN_UP: usize = 8;
 
 /// The part of a segment's payload that goes to smoltcp.
 struct Cut {
@@ -10,11 +18,11 @@ struct Cut {
     front: usize,
     /// Payload bytes to pass.
     len: usize,
-    fin: bool,
 }
 
 impl<S> Connection<S> {
-    /// Payload and FIN: cut to the window, handed to smoltcp, and what came of it noted.
+    /// Payload and FIN of a segment that begins `distance` from what is expected next.
+    #[inline]
     pub(super) fn on_text<Q: Queue>(
         &mut self,
         env: &mut Env<'_, Q>,
@@ -22,15 +30,207 @@ impl<S> Connection<S> {
         distance: i32,
         frame: &mut [u8],
     ) {
-        if self.rx.finished {
-            // Nothing can follow the peer's FIN; it has not seen our acknowledgement of it.
-            self.rx.ack_now();
-            return;
+        let len = segment.payload_len();
+        if distance == 0 && !segment.flags.fin() && self.rx.goes_straight(len as u64) {
+            self.feed_frame(env, segment, frame, &Cut { front: 0, len });
+            self.rx.next = self.rx.fed;
+            self.on_progress(env, len as u64);
+        } else {
+            self.on_odd_text(env, segment, distance, frame);
         }
-        let Some(cut) = self.cut(env, segment, distance) else {
-            self.rx.ack_now();
-            return;
-        };
+    }
+
+    /// The text of a segment that is old, early, at the end of the stream, or more than there is room for.
+    #[cold]
+    fn on_odd_text<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32, frame: &mut [u8]) {
+        let len = segment.payload_len() as u64;
+        let before = self.rx.next;
+        if distance < 0 {
+            self.report_old(env, segment, distance);
+        }
+        let front = u64::from(distance.min(0).unsigned_abs());
+        if front > len || (front == len && !segment.flags.fin()) {
+            return self.repeat_ack(env);
+        }
+        // The offsets of what is new.
+        let at = before + u64::from(distance.max(0).unsigned_abs());
+        let end = at + len - front;
+        if segment.flags.fin() && !self.rx.take_fin(&env.world.hold, end) {
+            env.world.counters.gate_fin_held += u64::from(!self.rx.finished);
+            self.rx.acks.at_once();
+        }
+        let stop = self.rx.text_ends().min(end);
+        if stop < end && at < end {
+            env.world.counters.gate_trimmed += 1;
+            self.rx.acks.at_once();
+        }
+        let early = at > before;
+        let had_hole = self.rx.has_hole(&env.world.hold);
+        if at < stop {
+            let cut = Cut { front: front as usize, len: (stop - at) as usize };
+            self.take_text(env, segment, frame, at, &cut);
+        }
+        self.rx.advance(&env.world.hold);
+        self.hand_on(env);
+        let fresh = self.rx.next - before;
+        if fresh > 0 && self.rx.finished {
+            self.rx.finished_second = self.tx.fin_sent;
+            self.fin_wait_2_ends = None;
+            self.wishes.ready = true;
+        }
+        if fresh == 0 {
+            env.world.counters.rx_out_of_order += u64::from(early);
+            return self.repeat_ack(env);
+        }
+        self.on_progress(env, len);
+        // RFC 5681 4.2: what fills a gap is acknowledged at once; so is the end.
+        if had_hole || self.rx.finished {
+            self.rx.acks.at_once();
+        }
+    }
+
+    /// New text in order, of a segment with `len` bytes.
+    #[inline]
+    fn on_progress<Q: Queue>(&mut self, env: &mut Env<'_, Q>, len: u64) {
+        self.rx.acks.on_progress(env.now, len, self.rx.next - self.rx.acked);
+    }
+
+    /// Takes new text, of which nothing lies beyond the window or behind the FIN: what is next goes to smoltcp, the rest is
+    /// held.
+    fn take_text<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, frame: &mut [u8], at: u64, cut: &Cut) {
+        let len = cut.len as u64;
+        // What came first wins: only the part in front of everything held may go by without a look.
+        let clear =
+            self.rx.held.ranges(&env.world.hold).first().map_or(len, |range| range[0].saturating_sub(at).min(len));
+        let straight = if at == self.rx.fed { clear.min(self.ring_room(env, clear)) } else { 0 };
+        let rest = straight as usize..cut.len;
+        if !rest.is_empty() {
+            let payload = &segment.payload(frame)[cut.front..cut.front + cut.len];
+            self.hold(env, at + straight, &payload[rest], at == self.rx.next);
+        }
+        if straight > 0 {
+            self.feed_frame(env, segment, frame, &Cut { front: cut.front, len: straight as usize });
+        }
+    }
+
+    /// Holds text that begins at offset `at`; if it is what is `expected` next, at the price of what is not.
+    fn hold<Q: Queue>(&mut self, env: &mut Env<'_, Q>, at: u64, text: &[u8], expected: bool) {
+        let world = &mut *env.world;
+        let mut got = self.rx.held.insert(&mut world.hold, self.rx.fed, at, text);
+        for _ in 0..RANGES_GIVEN_UP {
+            // What can be acknowledged comes before what was only reported.
+            if got.refused.is_none() || !expected || !self.rx.held.drop_furthest(&mut world.hold, got.end) {
+                break;
+            }
+            world.counters.rx_reneged += 1;
+            let done = (got.end - at) as usize;
+            let more = self.rx.held.insert(&mut world.hold, self.rx.fed, got.end, &text[done..]);
+            got = Inserted { duplicate: got.duplicate.or(more.duplicate), ..more };
+        }
+        if let Some((from, to)) = got.duplicate {
+            world.counters.rx_duplicate += 1;
+            let (from, to) = (self.rx.seq(from), self.rx.seq(to));
+            self.rx.note_duplicate(from, to);
+        }
+        match got.refused {
+            Some(Refused::Memory) => world.counters.rx_hold_exhausted += 1,
+            Some(Refused::Ranges) => world.counters.rx_too_many_holes += 1,
+            None => {}
+        }
+    }
+
+    /// Some of a segment came before (RFC 2883 4).
+    fn report_old<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32) {
+        let old = distance.unsigned_abs().min(segment.payload_len() as u32);
+        if old > 0 {
+            env.world.counters.rx_duplicate += 1;
+            self.rx.note_duplicate(segment.seq, segment.seq.wrapping_add(old));
+        }
+    }
+
+    /// A segment that ends before what was last acknowledged. With text, its acknowledgement was lost, or it was sent again
+    /// in vain: the peer must hear of it, at no limited rate (Linux: `tcp_oow_rate_limited`). False: it is no such segment.
+    pub(super) fn on_old_text<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32) -> bool {
+        let old = distance < 0 && segment.payload_len() > 0;
+        if old {
+            self.report_old(env, segment, distance);
+            self.repeat_ack(env);
+        }
+        old
+    }
+
+    /// Acknowledges what was acknowledged before: now, while each such segment means something to the peer.
+    fn repeat_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        if self.rx.acks.repeat() || self.rx.owes_report() {
+            // Without a frame it goes with the next flush.
+            let _ = self.send_ack(env);
+        }
+    }
+
+    /// Hands smoltcp what waits for it, as far as its ring has room.
+    pub(super) fn hand_on<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        while self.rx.is_waiting() {
+            let fed = self.rx.fed;
+            let end = self.rx.held.end_of_run(&env.world.hold, fed);
+            let room = self.ring_room(env, (end - fed).max(1));
+            if room == 0 {
+                return;
+            }
+            if end > fed {
+                self.feed_held(env, (end - fed).min(room));
+                self.rx.held.release_to(&mut env.world.hold, self.rx.fed);
+            } else if self.rx.fin_is_next() {
+                let mut packet = [0u8; 128];
+                let (seq, ack) = (self.rx.seq(fed), Some(self.tx.machine_ack));
+                let n = wire::synthetic(&self.key, seq, ack, Flags::FIN, u16::MAX, &[], &mut packet);
+                let reply = env.world.machine.feed(&mut self.unit, &packet[..n]);
+                self.after_feed(env, reply);
+            }
+            if self.rx.fed == fed {
+                debug_assert!(false, "smoltcp takes what is in order and in its window");
+                return;
+            }
+        }
+    }
+
+    /// Room in smoltcp's ring, bytes; it is asked for a later edge when `wanted` would not fit.
+    fn ring_room<Q: Queue>(&mut self, env: &mut Env<'_, Q>, wanted: u64) -> u64 {
+        if self.rx.ring_room() < wanted && self.rx.edge_lags() {
+            self.ask_for_edge(env);
+        }
+        self.rx.ring_room()
+    }
+
+    /// Has smoltcp say how much it would take.
+    pub(super) fn ask_for_edge<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        if let Some(reply) = env.world.machine.ask(&mut self.unit) {
+            self.rx.on_reply(&reply);
+        }
+    }
+
+    /// Feeds `len` held bytes, or as many as a packet carries.
+    fn feed_held<Q: Queue>(&mut self, env: &mut Env<'_, Q>, len: u64) {
+        let world = &mut *env.world;
+        let fed = self.rx.fed;
+        let len = len.min(32 * 1024) as usize;
+        let (seq, ack) = (self.rx.seq(fed), self.tx.machine_ack);
+        let Some(header) = wire::text_header(&self.key, seq, ack, len, &mut world.plain) else { return };
+        let mut done = 0;
+        while done < len {
+            let chunk = self.rx.held.chunk_at(&world.hold, fed + done as u64, len - done);
+            if chunk.is_empty() {
+                break;
+            }
+            world.plain[header + done..][..chunk.len()].copy_from_slice(chunk);
+            done += chunk.len();
+        }
+        let reply = world.machine.feed(&mut self.unit, &world.plain[..header + len]);
+        world.counters.rx_handed_on += 1;
+        self.after_feed(env, reply);
+    }
+
+    /// Feeds the part `cut` of a segment's payload, which is what smoltcp expects next, from where it lies.
+    fn feed_frame<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, frame: &mut [u8], cut: &Cut) {
         let (lead, end) = if segment.plain {
             (segment.ip_at as usize, segment.payload_at as usize + cut.front + cut.len)
         } else {
@@ -41,75 +241,21 @@ impl<S> Connection<S> {
         let bytes = if segment.plain { frame } else { &mut env.world.plain[..] };
         let Some(packet) = bytes.get_mut(lead..end) else { return };
         let seq = segment.seq.wrapping_add(cut.front as u32);
-        let Some(packet) = rewrite(packet, &cut, seq, self.tx.machine_ack) else { return };
+        let Some(packet) = rewrite(packet, cut, seq, self.tx.machine_ack) else { return };
         let reply = env.world.machine.feed(&mut self.unit, packet);
         self.after_feed(env, reply);
-        if self.rx.early_fin_is_next() {
-            let mut packet = [0u8; 128];
-            let (seq, ack) = (self.rx.seq(self.rx.next), Some(self.tx.machine_ack));
-            let n = wire::synthetic(&self.key, seq, ack, Flags::FIN, u16::MAX, &[], &mut packet);
-            let reply = env.world.machine.feed(&mut self.unit, &packet[..n]);
-            self.after_feed(env, reply);
-        }
     }
 
-    /// RFC 9293: trim what was received before and what lies beyond the window. `None`: nothing is left.
-    fn cut<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, distance: i32) -> Option<Cut> {
-        let counters = &mut env.world.counters;
-        let len = segment.payload_len();
-        let mut fin = segment.flags.fin();
-        let front = distance.min(0).unsigned_abs() as usize;
-        if front > len || (front == len && !fin) {
-            counters.gate_trimmed += 1;
-            return None;
-        }
-        let room = (self.rx.edge - self.rx.next) as i64;
-        let end = i64::from(distance) + len as i64;
-        let beyond = (end - room).clamp(0, len as i64) as usize;
-        if front > 0 || beyond > 0 {
-            counters.gate_trimmed += 1;
-        }
-        // A FIN on the edge leaves smoltcp with a window that starts behind its end: a panic later (SMOLTCP.md, 1). A FIN
-        // beyond it would be taken although text before it is missing. The peer sends it again once there is room.
-        if fin && end >= room {
-            counters.gate_fin_held += 1;
-            fin = false;
-            self.rx.ack_now();
-        }
-        if beyond > 0 {
-            self.rx.ack_now();
-        }
-        // smoltcp would forget it (1741).
-        if fin && distance > 0 {
-            self.rx.early_fin.get_or_insert(self.rx.next.saturating_add_signed(end));
-            fin = false;
-        }
-        let len = len - front - beyond.min(len - front);
-        (len > 0 || fin).then_some(Cut { front, len, fin })
-    }
-
-    fn after_feed<Q: Queue>(&mut self, env: &mut Env<'_, Q>, reply: Option<crate::machine::Reply>) {
-        self.rx.finished = self.unit.peer_finished();
-        let next = self.rx.consumed + self.unit.unread() as u64 + u64::from(self.rx.finished);
-        let fresh = next - self.rx.next;
-        env.world.counters.rx_payload_bytes += fresh.saturating_sub(u64::from(self.rx.finished));
-        self.rx.next = next;
-        match reply {
-            // It speaks at once only about holes: a duplicate acknowledgement, or one that fills a gap.
-            Some(reply) => {
-                self.rx.on_reply(&reply);
-                self.rx.ack_now();
-            }
-            None => self.rx.sack.clear(),
-        }
-        if fresh > 0 {
-            self.rx.on_progress(env.now, self.tx.mss);
-            self.wishes.ready = true;
-        } else {
-            self.rx.ack_now();
-        }
-        if self.rx.finished {
-            self.fin_wait_2_ends = None;
+    /// Notes how much smoltcp has taken.
+    #[inline]
+    fn after_feed<Q: Queue>(&mut self, env: &mut Env<'_, Q>, reply: Option<Reply>) {
+        let text = self.rx.consumed + self.unit.unread() as u64;
+        let fin = self.rx.finished && self.unit.peer_finished();
+        env.world.counters.rx_payload_bytes += text.saturating_sub(self.rx.fed);
+        self.wishes.ready |= text > self.rx.fed;
+        self.rx.fed = text + u64::from(fin);
+        if let Some(reply) = reply {
+            self.rx.on_reply(&reply);
         }
     }
 }
@@ -135,7 +281,7 @@ fn rewrite<'p>(packet: &'p mut [u8], cut: &Cut, seq: u32, ack: u32) -> Option<&'
     tcp[4..8].copy_from_slice(&seq.to_be_bytes());
     tcp[8..12].copy_from_slice(&ack.to_be_bytes());
     tcp[12] = 5 << 4;
-    tcp[13] = if cut.fin { (Flags::ACK | Flags::FIN).0 } else { Flags::ACK.0 };
+    tcp[13] = Flags::ACK.0;
     tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
     Some(packet)
 }

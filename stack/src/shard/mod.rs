@@ -24,6 +24,7 @@ use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN};
 use crate::machine::Machine;
 use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
+use crate::reassembly::HoldPool;
 use crate::sources::Sources;
 use crate::store::BlockPool;
 use crate::stray::StrayLink;
@@ -141,6 +142,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             world: World {
                 machine: Machine::new(seed(16) ^ seed(24)),
                 pool: BlockPool::new(limits.store_blocks),
+                hold: HoldPool::new(limits.hold_blocks),
                 counters: Counters::default(),
                 caps,
                 pmtu: PmtuCache::new([seed(8), seed(24)]),
@@ -255,6 +257,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Blocks of send store that nobody holds.
     pub fn free_blocks(&self) -> usize {
         self.world.pool.free()
+    }
+
+    /// Blocks for text that waits to be handed on that nobody holds.
+    pub fn free_hold_blocks(&self) -> usize {
+        self.world.hold.free()
     }
 
     /// Running totals.

@@ -77,6 +77,22 @@ pub fn synthetic(
     at + tcp_len
 }
 
+/// Writes the headers of a segment from the peer to us with `text_len` bytes behind them, which are for the caller to put
+/// there; returns their length. Like [`synthetic`] without a checksum. `None` if `out` is too short for all of it.
+pub fn text_header(key: &FlowKey, seq: u32, ack: u32, text_len: usize, out: &mut [u8]) -> Option<usize> {
+    let at = write_ip(key, 20 + text_len, out)?;
+    let tcp: &mut [u8; 20] = out.get_mut(at..at + 20 + text_len)?.first_chunk_mut()?;
+    tcp.fill(0);
+    tcp[..2].copy_from_slice(&key.peer_port.to_be_bytes());
+    tcp[2..4].copy_from_slice(&key.local_port.to_be_bytes());
+    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
+    tcp[8..12].copy_from_slice(&ack.to_be_bytes());
+    tcp[12] = 5 << 4;
+    tcp[13] = Flags::ACK.0;
+    tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    Some(at + 20)
+}
+
 /// Writes the bare IP header of a packet from the peer to us with `tcp_len` bytes behind it; returns its length.
 fn write_ip(key: &FlowKey, tcp_len: usize, out: &mut [u8]) -> Option<usize> {
     match (ip::unmapped(&key.peer), ip::unmapped(&key.local)) {

@@ -125,6 +125,8 @@ pub struct Diary {
     pub events: Rc<RefCell<Vec<Event>>>,
     /// Consume nothing.
     pub deaf: bool,
+    /// Whoever is deaf looks again a little later.
+    pub naps: bool,
     /// Consume but do not answer.
     pub mute: bool,
     /// Do not close when the peer does.
@@ -154,6 +156,9 @@ impl App for Diary {
     fn ready(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
         self.calls += 1;
         if self.deaf {
+            if self.naps {
+                stream.wake_at(Some(now + Duration::from_millis(20)));
+            }
             return;
         }
         if self.sips && self.events.borrow().last() == Some(&Event::Open) {
@@ -164,7 +169,7 @@ impl App for Diary {
             self.send_big(left, stream);
         }
         let mut data = Vec::new();
-        let room = if shut { usize::MAX } else { stream.send_capacity() };
+        let room = if shut || self.mute { usize::MAX } else { stream.send_capacity() };
         stream.recv(|bytes| {
             data.extend_from_slice(&bytes[..bytes.len().min(room)]);
             data.len()
@@ -194,7 +199,10 @@ impl App for Diary {
             }
         }
     }
-    fn expired(&mut self, _: Instant, _: &mut usize, stream: &mut impl Stream) {
+    fn expired(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
+        if self.naps {
+            return self.ready(now, left, stream);
+        }
         self.events.borrow_mut().push(Event::Expired);
         if self.sips {
             let mut sip = Vec::new();
@@ -453,5 +461,6 @@ impl World {
         assert_eq!(self.queue.out, 0, "frames out");
         assert_eq!(self.shard.live(), 0);
         assert_eq!(self.shard.free_blocks(), small().store_blocks);
+        assert_eq!(self.shard.free_hold_blocks(), small().hold_blocks);
     }
 }

@@ -1,0 +1,87 @@
+//! When to acknowledge what has arrived.
+
+use crate::Instant;
+use crate::limits::{DEFAULT_MSS_V4, DELAYED_ACK_US, QUICK_ACKS};
+
+/// Acknowledgements that repeat the last one, sent as they are asked for; more of them wait for the end of the turn. Three
+/// is what makes a peer without SACK retransmit (RFC 5681 3.2).
+const REPEATED: u8 = 3;
+
+/// The timing of one connection's acknowledgements.
+///
+/// Every second full segment is acknowledged (RFC 9293 3.8.6.3, RFC 5681 4.2), once in a turn for all that came in it; the
+/// rest waits a little for data to ride on. At the start of a connection and after a pause nothing waits: the peer's window
+/// is small and each acknowledgement opens it (Linux: quickack mode).
+#[derive(Default)]
+pub(super) struct Acks {
+    /// When an acknowledgement that waits for data to ride on goes on its own.
+    pub(super) deadline: Option<Instant>,
+    now: bool,
+    /// Segments still acknowledged without delay.
+    quick: u8,
+    /// Acknowledgements sent since the last progress that said the same as the one before.
+    repeated: u8,
+    /// Largest segment seen, bytes; see [`full_segment`](Self::full_segment).
+    largest: u16,
+    /// What we told the peer to send at most, bytes.
+    mss: u16,
+}
+
+impl Acks {
+    pub(super) fn new(mss: u16) -> Self {
+        Acks { quick: QUICK_ACKS, largest: mss.min(DEFAULT_MSS_V4), mss, ..Acks::default() }
+    }
+
+    /// What the peer's full segments seem to be, bytes: its path may be narrower than what we take.
+    #[inline]
+    pub(super) fn full_segment(&self) -> u64 {
+        u64::from(self.largest)
+    }
+
+    /// `len` bytes of new text in order; `unacknowledged` are not acknowledged in all.
+    #[inline]
+    pub(super) fn on_progress(&mut self, now: Instant, len: u64, unacknowledged: u64) {
+        if len > u64::from(self.largest) {
+            // A device may have joined several segments into one.
+            self.largest = len.min(u64::from(self.mss)) as u16;
+        }
+        self.repeated = 0;
+        if self.quick > 0 {
+            self.quick -= 1;
+            self.now = true;
+        } else if unacknowledged >= 2 * u64::from(self.largest) {
+            self.now = true;
+        } else if self.deadline.is_none() {
+            self.deadline = Some(now.plus_micros(DELAYED_ACK_US));
+        }
+    }
+
+    /// The peer was silent for long: its congestion window is small again (RFC 5681 4.1).
+    pub(super) fn after_pause(&mut self) {
+        self.quick = QUICK_ACKS;
+    }
+
+    /// An acknowledgement is to go with this turn.
+    #[inline]
+    pub(super) fn at_once(&mut self) {
+        self.now = true;
+    }
+
+    /// One more that says the same; whether it is to go before anything else is looked at.
+    pub(super) fn repeat(&mut self) -> bool {
+        self.now = true;
+        self.repeated = self.repeated.saturating_add(1);
+        self.repeated <= REPEATED
+    }
+
+    #[inline]
+    pub(super) fn due(&self) -> bool {
+        self.now
+    }
+
+    #[inline]
+    pub(super) fn on_sent(&mut self) {
+        self.deadline = None;
+        self.now = false;
+    }
+}
