@@ -7,11 +7,16 @@ use crate::limits::{DEFAULT_MSS_V4, DELAYED_ACK_US, QUICK_ACKS};
 /// is what makes a peer without SACK retransmit (RFC 5681 3.2).
 const REPEATED: u8 = 3;
 
+/// A silence after which the peer's congestion window is small again, microseconds (RFC 5681 4.1: its retransmission
+/// timeout, which we do not know; RFC 6298 starts at this).
+const PAUSE_US: u64 = 1_000_000;
+
 /// The timing of one connection's acknowledgements.
 ///
 /// Every second full segment is acknowledged (RFC 9293 3.8.6.3, RFC 5681 4.2), once in a turn for all that came in it; the
 /// rest waits a little for data to ride on. At the start of a connection and after a pause nothing waits: the peer's window
-/// is small and each acknowledgement opens it (Linux: quickack mode).
+/// is small and each acknowledgement opens it. Once we answer, it is a conversation, and acknowledgements ride on answers
+/// (Linux: quickack and pingpong modes).
 #[derive(Default)]
 pub(super) struct Acks {
     /// When an acknowledgement that waits for data to ride on goes on its own.
@@ -19,6 +24,8 @@ pub(super) struct Acks {
     now: bool,
     /// Segments still acknowledged without delay.
     quick: u8,
+    /// When new text last came.
+    heard: Instant,
     /// Acknowledgements sent since the last progress that said the same as the one before.
     repeated: u8,
     /// Largest segment seen, bytes; see [`full_segment`](Self::full_segment).
@@ -46,6 +53,10 @@ impl Acks {
             self.largest = len.min(u64::from(self.mss)) as u16;
         }
         self.repeated = 0;
+        if now.micros_since(self.heard) > PAUSE_US {
+            self.quick = QUICK_ACKS;
+        }
+        self.heard = now;
         if self.quick > 0 {
             self.quick -= 1;
             self.now = true;
@@ -54,11 +65,6 @@ impl Acks {
         } else if self.deadline.is_none() {
             self.deadline = Some(now.plus_micros(DELAYED_ACK_US));
         }
-    }
-
-    /// The peer was silent for long: its congestion window is small again (RFC 5681 4.1).
-    pub(super) fn after_pause(&mut self) {
-        self.quick = QUICK_ACKS;
     }
 
     /// An acknowledgement is to go with this turn.
@@ -79,9 +85,13 @@ impl Acks {
         self.now
     }
 
+    /// A segment with an acknowledgement has gone out; with text, if not `pure`.
     #[inline]
-    pub(super) fn on_sent(&mut self) {
+    pub(super) fn on_sent(&mut self, now: Instant, pure: bool) {
         self.deadline = None;
         self.now = false;
+        if !pure && now.micros_since(self.heard) < DELAYED_ACK_US {
+            self.quick = 0;
+        }
     }
 }

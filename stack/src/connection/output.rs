@@ -254,7 +254,7 @@ impl<S> Connection<S> {
             env.queue.tx(frame, offload);
         }
         env.world.counters.tx_frames += 1;
-        self.rx.on_sent(payload == 0);
+        self.rx.on_sent(env.now, payload == 0);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::acks::Acks;
 use super::window::Window;
+use crate::Instant;
 use crate::limits::RX_BUFFER;
 use crate::machine::Reply;
 use crate::reassembly::{HoldPool, Reassembly};
@@ -216,11 +217,11 @@ impl Receive {
 
     /// A segment with our acknowledgement and window has gone out; a `pure` one with our blocks, too.
     #[inline]
-    pub(super) fn on_sent(&mut self, pure: bool) {
+    pub(super) fn on_sent(&mut self, now: Instant, pure: bool) {
         let window = self.window();
         self.window.promise(self.next, window);
         self.acked = self.next;
-        self.acks.on_sent();
+        self.acks.on_sent(now, pure);
         if pure {
             self.duplicate = None;
         }
