@@ -55,7 +55,7 @@ impl TxOffload {
     pub const NONE: TxOffload = TxOffload { checksum_start: None, segment_size: None };
 }
 
-/// What a queue's device can do. Fixed for the life of the queue.
+/// What a queue's device can do. Fixed for the life of the queue, but for the MTU ([`Shard::set_mtu`](crate::Shard::set_mtu)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caps {
     /// Our MAC address on this link.

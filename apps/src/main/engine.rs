@@ -68,12 +68,14 @@ pub(crate) struct OwnStack<Q: Queue> {
     shard: Shard<Apps, Q>,
     queue: Q,
     apps: Apps,
+    /// What the buffers of the queue were made for, bytes of IP packet.
+    mtu_max: usize,
 }
 
 impl<Q: Queue> OwnStack<Q> {
     /// A stack set up as `config` says, over `queue`, for `apps`.
     pub(crate) fn new(config: ShardConfig, queue: Q, apps: Apps) -> Self {
-        OwnStack { shard: Shard::new(config, queue.caps()), queue, apps }
+        OwnStack { shard: Shard::new(config, queue.caps()), mtu_max: queue.caps().mtu, queue, apps }
     }
 }
 
@@ -86,6 +88,10 @@ impl<Q: Queue> Engine for OwnStack<Q> {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.queue.wait(timeout)
+    }
+
+    fn set_mtu(&mut self, now: Instant, mtu: usize) {
+        self.shard.set_mtu(now, mtu.min(self.mtu_max));
     }
 
     fn drain(&mut self, now: Instant) {

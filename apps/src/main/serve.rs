@@ -25,7 +25,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     let server = Server::start(&options, &Recipe::new(&options, &files), &events)?;
     caught.forward(move |wish| drop(events.send(Event::Wish(wish)))).context("signals cannot be waited for")?;
     server.ready.announce();
-    let outcome = wait_for_stop(&inbox, &files).and_then(|()| drain(&server, &inbox, options.network.drain));
+    let outcome = wait_for_stop(&server, &inbox, &files).and_then(|()| drain(&server, &inbox, options.network.drain));
     match outcome {
         Ok(()) => {
             server.join();
@@ -40,13 +40,23 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
 }
 
 /// Returns when it is time to drain.
-fn wait_for_stop(inbox: &Receiver<Event>, files: &Files) -> Result<()> {
+fn wait_for_stop(server: &Server, inbox: &Receiver<Event>, files: &Files) -> Result<()> {
     loop {
         match inbox.recv().map_err(|_| channel_closed())? {
             Event::Wish(Wish::Stop) => return Ok(()),
             Event::Wish(Wish::Reload) => files.reload(),
-            other => failure(other)?,
+            other => {
+                follow(server, &other);
+                failure(other)?;
+            }
         }
+    }
+}
+
+/// Does what the server can do about an event that nobody wished for.
+fn follow(server: &Server, event: &Event) {
+    if let Event::Interface(_, LinkEvent::MtuChanged(mtu)) = event {
+        server.set_mtu(*mtu);
     }
 }
 
@@ -77,7 +87,9 @@ fn tell(name: &str, event: LinkEvent) {
     match event {
         LinkEvent::Down => tracing::warn!("{name} is down: nothing arrives until it is up again"),
         LinkEvent::Up => tracing::info!("{name} is up again"),
-        LinkEvent::MtuChanged(mtu) => tracing::warn!("{name} now has MTU {mtu}; restart khamsin to use it"),
+        LinkEvent::MtuChanged(mtu) => {
+            tracing::warn!("{name} now has MTU {mtu}; restart khamsin to use more than it had at the start");
+        }
         LinkEvent::MacChanged(_) => tracing::warn!("{name} has another MAC address; restart khamsin to answer at it"),
         LinkEvent::Removed => {}
     }
@@ -102,7 +114,10 @@ pub(crate) fn drain(server: &Server, inbox: &Receiver<Event>, limit: Duration) -
                 abort(server, inbox, left);
                 bail!("wanted to finish what was in flight, but a second signal came: what was left was reset");
             }
-            Ok(other) => failure(other)?,
+            Ok(other) => {
+                follow(server, &other);
+                failure(other)?;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!("the drain time is over: what is left is reset");
                 abort(server, inbox, left);

@@ -84,6 +84,12 @@ impl Server {
         self.running.crew.advance(phase);
     }
 
+    /// Tells the workers that the link now carries IP packets of at most `mtu` bytes.
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        self.running.crew.control.set_mtu(mtu);
+        self.running.crew.bells.iter().for_each(Doorbell::ring);
+    }
+
     /// Workers that were started.
     pub(crate) fn workers(&self) -> usize {
         self.running.crew.threads.len()

@@ -5,7 +5,7 @@ use khamsin_drivers::clock::Clock;
 use khamsin_stack::Instant;
 use std::hint::spin_loop;
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What a worker turns: a stack over frames, or a host of kernel sockets, with its applications.
@@ -17,6 +17,8 @@ pub(crate) trait Engine {
     fn turn(&mut self, now: Instant) -> Turn;
     /// Sleeps until there is something to do, the doorbell rings or `timeout` is over.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// The link now carries IP packets of at most `mtu` bytes. Kernel sockets know by themselves.
+    fn set_mtu(&mut self, _now: Instant, _mtu: usize) {}
     /// Accepts nothing more and lets each session finish.
     fn drain(&mut self, now: Instant);
     /// Resets whatever is left.
@@ -50,6 +52,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     phase: AtomicU8,
+    /// Of the link, bytes; 0: what it was at the start.
+    mtu: AtomicU32,
 }
 
 impl Control {
@@ -60,6 +64,16 @@ impl Control {
             1 => Phase::Draining,
             _ => Phase::Aborting,
         }
+    }
+
+    /// The MTU of the link as last told, bytes; 0: none was.
+    fn mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// The link's MTU has changed, bytes.
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Ordering::Relaxed);
     }
 
     /// Moves on to `phase`; never back.
@@ -81,6 +95,7 @@ const PAUSES: u32 = 30;
 pub(crate) fn run<E: Engine>(engine: &mut E, control: &Control, poll: Poll, clock: Clock) -> io::Result<()> {
     let mut phase = Phase::Serving;
     let mut active = clock.now();
+    let mut mtu = 0;
     loop {
         let now = clock.now();
         let wanted = control.phase();
@@ -90,6 +105,10 @@ pub(crate) fn run<E: Engine>(engine: &mut E, control: &Control, poll: Poll, cloc
                 Phase::Aborting => engine.abort_all(now),
                 _ => engine.drain(now),
             }
+        }
+        if control.mtu() != mtu {
+            mtu = control.mtu();
+            engine.set_mtu(now, mtu as usize);
         }
         let turn = engine.turn(now);
         if phase == Phase::Aborting || (phase == Phase::Draining && engine.live() == 0) {
@@ -142,6 +161,10 @@ mod tests {
             self.waits += 1;
             self.steps.pop_front().map_or(Ok(()), |step| step(self.control))
         }
+        fn set_mtu(&mut self, _: Instant, mtu: usize) {
+            assert_eq!(mtu, 1280);
+            self.told.push("mtu");
+        }
         fn drain(&mut self, _: Instant) {
             self.told.push("drain");
         }
@@ -175,6 +198,18 @@ mod tests {
         let (result, told, waits) = play(3, &[drain]);
         assert!(result.is_ok());
         assert_eq!((told, waits), (vec!["drain"], 3));
+    }
+
+    #[test]
+    fn a_change_of_the_mtu_is_told_once() {
+        let change: fn(&Control) -> io::Result<()> = |c| {
+            c.set_mtu(1280);
+            Ok(())
+        };
+        let nothing: fn(&Control) -> io::Result<()> = |_| Ok(());
+        let (result, told, _) = play(1, &[change, nothing, nothing, drain]);
+        assert!(result.is_ok());
+        assert_eq!(told, ["mtu", "drain"]);
     }
 
     #[test]
