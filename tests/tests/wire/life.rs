@@ -40,7 +40,7 @@ pub(crate) fn specials(refused: &Option<String>) -> Vec<Trial> {
 }
 
 /// Replaces the server of a scene by a new one with the same options; the old one has ended.
-fn restart(scene: &mut Scene) -> Result<()> {
+pub(crate) fn restart(scene: &mut Scene) -> Result<()> {
     scene.server = Server::on(scene.rung, &scene.bed, scene.pages.path())?;
     crate::address_host_side(scene.rung, &scene.bed)
 }

@@ -8,6 +8,7 @@ mod http;
 mod life;
 mod link;
 mod load;
+mod path;
 mod queues;
 
 use anyhow::{Context, Result, bail};
@@ -169,7 +170,7 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for rung in Rung::ALL {
-        let groups = [http::CASES, load::CASES, echo::CASES, link::CASES, life::CASES];
+        let groups = [http::CASES, load::CASES, echo::CASES, link::CASES, path::CASES, life::CASES];
         for case in groups.into_iter().flatten().filter(|c| (c.on)(rung)) {
             let name = format!("{rung}::{}", case.name);
             let refused = refused.clone();
