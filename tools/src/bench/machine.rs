@@ -42,6 +42,15 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
+/// How many threads were running or waiting for a core, on average over the last minute.
+///
+/// # Errors
+/// There is no /proc/loadavg.
+pub(crate) fn load() -> Result<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split_whitespace().next().context("/proc/loadavg is empty")?.to_owned())
+}
+
 /// Kernel, cores and processor in one line.
 pub(crate) fn description() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

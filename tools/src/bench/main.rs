@@ -4,11 +4,14 @@
 //! drifts; what it prints are medians. Run it on a machine that does nothing else.
 
 mod contender;
+mod flood;
 mod held;
 mod impaired;
 mod machine;
+mod paced;
 mod report;
 mod restart;
+mod slow;
 mod throughput;
 
 use anyhow::{Result, bail};
@@ -83,6 +86,10 @@ impl fmt::Display for Case {
 enum Inner {
     /// khamsin beside Linux over the same impaired link: loss, reordering, short flows, uploads
     Impaired(impaired::ImpairedOptions),
+    /// Honest connections beside a SYN flood
+    Flood(flood::FloodOptions),
+    /// Other clients beside thousands of connections that send or read a byte now and then
+    Slow(slow::SlowOptions),
     /// (what the case `held` starts in the client's namespace)
     #[command(hide = true)]
     Hold { address: std::net::SocketAddr, connections: u32, number: u32 },
@@ -97,8 +104,11 @@ fn main() -> Result<()> {
         bail!("the benchmark needs network namespaces of its own: {reason}");
     }
     bed::sweep()?;
-    if let Some(Inner::Impaired(options)) = cli.inner {
-        return impaired::measure(&options);
+    match cli.inner {
+        Some(Inner::Impaired(options)) => return impaired::measure(&options),
+        Some(Inner::Flood(options)) => return flood::measure(&options),
+        Some(Inner::Slow(options)) => return slow::measure(&options),
+        Some(Inner::Hold { .. }) | None => {}
     }
     let options = cli.options;
     let cases = if options.cases.is_empty() { Case::value_variants().to_vec() } else { options.cases.clone() };
@@ -113,4 +123,34 @@ fn main() -> Result<()> {
         }
     }
     report.finish(options.json.as_deref())
+}
+
+/// The middle one of `values`; NaN if there is none.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value below which the share `q` of `values` lies, between neighbours where it falls between them.
+fn quantile(values: impl Iterator<Item = f64>, q: f64) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
+    let at = q * last as f64;
+    let (below, share) = (at as usize, at.fract());
+    let above = values[(below + 1).min(last)];
+    values[below] + share * (above - values[below])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_values() {
+        let of = |values: &[f64], q| quantile(values.iter().copied(), q);
+        assert_eq!(of(&[3.0, 1.0, 2.0], 0.5), 2.0);
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0], 0.5), 2.5);
+        assert_eq!(of(&[4.0, 0.0], 0.25), 1.0);
+        assert!(of(&[], 0.5).is_nan());
+    }
 }

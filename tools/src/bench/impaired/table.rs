@@ -2,8 +2,8 @@
 
 use super::cell::Cell;
 use super::lane::Sample;
-use crate::machine;
-use anyhow::{Context, Result};
+use crate::{machine, quantile};
+use anyhow::Result;
 use khamsin_drivers::sim::PathStats;
 use serde_json::{Value, json};
 use std::fs;
@@ -42,9 +42,7 @@ impl Table {
     /// # Errors
     /// There is no /proc.
     pub(crate) fn add(&mut self, cell: Cell, pairs: Vec<Pair>) -> Result<()> {
-        let load = fs::read_to_string("/proc/loadavg")?;
-        let load = load.split_whitespace().next().context("/proc/loadavg is empty")?.to_owned();
-        let row = Row { cell, pairs, load };
+        let row = Row { cell, pairs, load: machine::load()? };
         eprint!("{}", row.line());
         self.rows.push(row);
         Ok(())
@@ -116,29 +114,9 @@ fn sample(s: &Sample) -> Value {
            "stall_max_us": s.passage.stall_max_us})
 }
 
-/// The value below which the share `q` of `values` lies, between neighbours where it falls between them.
-fn quantile(values: impl Iterator<Item = f64>, q: f64) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
-    let at = q * last as f64;
-    let (below, share) = (at as usize, at.fract());
-    let above = values[(below + 1).min(last)];
-    values[below] + share * (above - values[below])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_lie_between_values() {
-        let of = |values: &[f64], q| quantile(values.iter().copied(), q);
-        assert_eq!(of(&[3.0, 1.0, 2.0], 0.5), 2.0);
-        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0], 0.5), 2.5);
-        assert_eq!(of(&[4.0, 0.0], 0.25), 1.0);
-        assert!(of(&[], 0.5).is_nan());
-    }
 
     #[test]
     fn a_row_compares_medians_with_the_bar() {
