@@ -2,6 +2,7 @@
 
 use super::model::Command;
 use super::wire::stream_byte;
+use khamsin_stack::app::Patience;
 use khamsin_stack::{App, CloseReason, Instant, Listener, Stream};
 use std::net::SocketAddr;
 
@@ -21,6 +22,7 @@ struct Session {
 /// The application.
 #[derive(Default)]
 pub(super) struct Actor {
+    patience: Patience,
     sessions: Vec<Session>,
     accepted: usize,
     order: Option<Command>,
@@ -28,6 +30,11 @@ pub(super) struct Actor {
 }
 
 impl Actor {
+    /// An application whose connections wait for so long.
+    pub(super) fn new(patience: Patience) -> Actor {
+        Actor { patience, ..Actor::default() }
+    }
+
     /// Notes what is to be done; it happens when the connection has its turn.
     pub(super) fn order(&mut self, command: &Command) -> Result<(), String> {
         (self.order, self.outcome) = (None, None);
@@ -72,6 +79,10 @@ impl App for Actor {
     fn open(&mut self, _: Instant, _: Listener, _: SocketAddr) -> usize {
         self.sessions.push(Session::default());
         self.sessions.len() - 1
+    }
+
+    fn patience(&self, _: Listener) -> Patience {
+        self.patience
     }
 
     fn ready(&mut self, _: Instant, id: &mut usize, stream: &mut impl Stream) {

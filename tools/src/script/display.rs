@@ -41,6 +41,9 @@ impl Display for Header {
         if let Some(backlog) = self.syn_backlog {
             writeln!(f, "# syn-backlog: {backlog}")?;
         }
+        for (name, time) in [("keep-alive", self.keep_alive_us), ("user-timeout", self.user_timeout_us)] {
+            time.iter().try_for_each(|time| writeln!(f, "# {name}: {}", Seconds(*time)))?;
+        }
         self.sysctls.iter().try_for_each(|(name, value)| writeln!(f, "# sysctl: {name}={value}"))?;
         match &self.linux {
             Linux::Same => {}

@@ -31,6 +31,8 @@ const FRAME_MAX: usize = 1515;
 const SLICE_US: u64 = 2_000;
 /// Waking up later than this makes a run worthless, microseconds: what the kernel did is then judged by a wrong clock.
 const LATE_US: u64 = 10_000;
+/// What goes wrong so soon after that has gone wrong because of it, microseconds.
+const SPOILT_US: u64 = 500_000;
 /// Runs that may be spoilt by a busy machine.
 const ATTEMPTS: u32 = 8;
 /// Times that a new interface is asked whether it is there, and the time between, microseconds.
@@ -77,24 +79,25 @@ pub fn run_kernel(script: &Script, family: Family) -> Result<Against> {
     for _ in 0..ATTEMPTS {
         let script = script.clone();
         let ran = std::thread::spawn(move || attempt(&script, family)).join();
-        let (ran, slept_late) = ran.unwrap_or_else(|_| Err(anyhow!("the run panicked")))?;
+        let (ran, spoilt) = ran.unwrap_or_else(|_| Err(anyhow!("the run panicked")))?;
         match ran {
             Ok(report) => return Ok(Against::Same(report)),
-            Err(mismatch) if !slept_late => return Ok(Against::Different(Box::new(mismatch))),
+            Err(mismatch) if !spoilt => return Ok(Against::Different(Box::new(mismatch))),
             Err(_) => {}
         }
     }
     Ok(Against::Unclear)
 }
 
-/// One run, and whether this thread was kept waiting in it.
+/// One run, and whether what went wrong in it may have gone wrong because this thread was kept waiting.
 fn attempt(script: &Script, family: Family) -> Result<(Result<Report, Mismatch>, bool)> {
     let ground = Ground::new(&script.header.sysctls)?;
-    let mut stage = Wire::new(ground, Socket::listen(family)?);
+    let mut stage = Wire::new(ground, Socket::listen(family, &script.header)?);
     stage.await_answer(family)?;
     let conversation = Conversation::new(family, stage.ground.kernel_mac, PEER_MAC, script.header.port_closed);
     let played = play(script, family, conversation, &mut stage);
-    Ok((played, stage.slept_late))
+    let spoilt = stage.late_at.is_some_and(|late_at| stage.now() < late_at + SPOILT_US);
+    Ok((played, spoilt))
 }
 
 /// A namespace with one TAP in it, whose far end we hold.
@@ -141,12 +144,13 @@ struct Wire {
     socket: Socket,
     start: Instant,
     arrived: VecDeque<(u64, Vec<u8>)>,
-    slept_late: bool,
+    /// When this thread was last kept waiting.
+    late_at: Option<u64>,
 }
 
 impl Wire {
     fn new(ground: Ground, socket: Socket) -> Wire {
-        Wire { ground, socket, start: Clock.now(), arrived: VecDeque::new(), slept_late: false }
+        Wire { ground, socket, start: Clock.now(), arrived: VecDeque::new(), late_at: None }
     }
 
     /// A new interface does not answer at once: asks a closed port until it does.
@@ -159,7 +163,7 @@ impl Wire {
             let until = self.now() + READY_GAP_US;
             while let Some((_, frame)) = self.next_frame(until).map_err(|e| anyhow!(e))? {
                 if matches!(nobody.decode(&frame), Seen::Segment(_)) {
-                    (self.slept_late, self.start) = (false, Clock.now());
+                    (self.late_at, self.start) = (None, Clock.now());
                     self.arrived.clear();
                     return Ok(());
                 }
@@ -183,7 +187,10 @@ impl Wire {
         let nap = until.saturating_sub(before).min(SLICE_US);
         let timeout = Timespec { tv_sec: 0, tv_nsec: nap as i64 * 1000 };
         poll(&mut [PollFd::new(&self.ground.tap, PollFlags::IN)], Some(&timeout)).map_err(|e| e.to_string())?;
-        self.slept_late |= self.now() > before + nap + LATE_US;
+        let now = self.now();
+        if now > before + nap + LATE_US {
+            self.late_at = Some(now);
+        }
         self.collect();
         Ok(())
     }

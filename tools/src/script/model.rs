@@ -15,12 +15,12 @@ pub struct Script {
 }
 
 impl Script {
-    /// How long a run takes at least, microseconds.
+    /// How long a run takes at least, microseconds; `*` is taken for a second.
     pub fn shortest_us(&self) -> u64 {
         self.lines.iter().fold(0, |now: u64, line| match &line.when {
             When::After(range) => now.saturating_add(*range.start()),
             When::At(range) => now.max(*range.start()),
-            When::Any => now,
+            When::Any => now.saturating_add(1_000_000),
         })
     }
 }
@@ -44,6 +44,10 @@ pub struct Header {
     pub port_closed: bool,
     /// Half-open connections that khamsin may hold (`# syn-backlog: N`).
     pub syn_backlog: Option<usize>,
+    /// Silence after which the application has the peer asked whether it lives (`# keep-alive: SECONDS`), microseconds.
+    pub keep_alive_us: Option<u64>,
+    /// How long the application lets its data go unacknowledged (`# user-timeout: SECONDS`), microseconds.
+    pub user_timeout_us: Option<u64>,
 }
 
 /// Version of IP.

@@ -79,6 +79,8 @@ impl Header {
             sysctls: Vec::new(),
             port_closed: false,
             syn_backlog: None,
+            keep_alive_us: None,
+            user_timeout_us: None,
         }
     }
 
@@ -99,6 +101,8 @@ impl Header {
             }
             "port" if value == "closed" => self.port_closed = true,
             "port" => return Err(format!("`# port:` knows `closed`, not `{value}`")),
+            "keep-alive" => self.keep_alive_us = Some(micros(value)?),
+            "user-timeout" => self.user_timeout_us = Some(micros(value)?),
             "syn-backlog" => self.syn_backlog = Some(number(value)?),
             _ => self.why.push(said.to_owned()),
         }

@@ -5,10 +5,12 @@ use super::model::{Command, Family, Script};
 use super::play::{Mismatch, Report, Stage, play};
 use super::wire::{Conversation, PORT, SERVER};
 use khamsin_drivers::sim::{Side, SimConfig, SimEnd, SimQueue, Wire};
+use khamsin_stack::app::Patience;
 use khamsin_stack::limits::Limits;
 use khamsin_stack::wire::Addresses;
 use khamsin_stack::{Instant, Listener, Queue, Shard, ShardConfig};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// When the world begins: not at zero, where nothing lies before.
 const START: Instant = Instant::from_millis(1_000_000);
@@ -69,7 +71,10 @@ impl World {
         World {
             shard: Shard::new(config, queue.caps()),
             queue,
-            app: Actor::default(),
+            app: Actor::new(Patience {
+                keep_alive: script.header.keep_alive_us.map(Duration::from_micros),
+                user_timeout: script.header.user_timeout_us.map(Duration::from_micros),
+            }),
             peer: wire.end(Side::Right),
             wire,
             now: START,

@@ -1,8 +1,10 @@
 //! The application's side: a kernel socket that does what the script says.
 
 use super::{Command, Family, PORT, SERVER};
+use crate::script::model::Header;
 use crate::script::wire::stream_byte;
 use anyhow::{Context, Result};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout};
 use rustix::net::sockopt::{set_socket_linger, set_socket_send_buffer_size_force, set_tcp_congestion};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -10,6 +12,9 @@ use std::time::Duration;
 
 /// Room for everything that a script writes at once, bytes.
 const SEND_BUFFER: usize = 4 << 20;
+
+/// Longest time between two keep-alive probes, as the stack has it.
+const KEEP_ALIVE_GAP: Duration = Duration::from_secs(75);
 
 /// A listening socket and its latest connection.
 pub(super) struct Socket {
@@ -24,7 +29,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn listen(family: Family) -> Result<Socket> {
+    pub(super) fn listen(family: Family, header: &Header) -> Result<Socket> {
         let address: IpAddr = match family {
             Family::V4 => SERVER.0.into(),
             Family::V6 => SERVER.1.into(),
@@ -33,6 +38,15 @@ impl Socket {
         listener.set_nonblocking(true)?;
         // A namespace may not choose it for all; connections have it from their listener.
         set_tcp_congestion(&listener, "cubic").context("choose CUBIC")?;
+        if let Some(us) = header.keep_alive_us {
+            let idle = Duration::from_micros(us);
+            set_socket_keepalive(&listener, true)?;
+            set_tcp_keepidle(&listener, idle)?;
+            set_tcp_keepintvl(&listener, idle.min(KEEP_ALIVE_GAP))?;
+        }
+        if let Some(us) = header.user_timeout_us {
+            set_tcp_user_timeout(&listener, (us / 1000) as u32)?;
+        }
         Ok(Socket { listener, stream: None, former: Vec::new(), read: 0, written: 0, done: 0 })
     }
 
