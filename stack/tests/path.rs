@@ -328,7 +328,8 @@ fn a_black_hole_that_is_tried_again_costs_one_timeout() {
     w.queue.tx.clear();
     w.pass(500);
     assert_eq!(w.counters().pmtu_black_holes, before.pmtu_black_holes + 1);
-    assert_eq!(sent(&mut w)[0], (100_001, 1024), "what got through before");
+    // Before the timeout comes a probe for the tail, which is as large as it was.
+    assert_eq!(sent(&mut w)[1], (100_001, 1024), "what got through before");
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl<S> Connection<S> {
         if syn.was_lost() {
             sender.handshake_was_lost();
         } else if let Some(rtt_us) = syn.round_trip_us(now) {
-            sender.seed_rtt(rtt_us);
+            sender.seed_rtt(now, rtt_us);
         }
         Ok(Connection {
             key: syn.key,

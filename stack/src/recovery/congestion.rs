@@ -1,19 +1,40 @@
 //! How much may be on its way: the congestion window.
 
+use super::cubic::Cubic;
+use super::hystart::HyStart;
+use crate::Instant;
+
 /// Which algorithm moves the congestion window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Algorithm {
-    /// RFC 5681 with RFC 6582.
+    /// RFC 9438.
     #[default]
+    Cubic,
+    /// RFC 5681 with RFC 6582.
     NewReno,
 }
 
-/// The algorithm that moves the congestion window, with its state.
+/// The congestion window and the algorithm that moves it, with its state. Slow start is the same for both (RFC 5681 with
+/// HyStart++, RFC 9406); they differ in congestion avoidance and in what a loss costs.
 #[derive(Clone, Copy, Debug)]
-pub enum Congestion {
-    /// RFC 5681 with RFC 6582 (NewReno) and RFC 3465 (byte counting).
-    NewReno(NewReno),
+pub(super) struct Congestion {
+    cwnd: u32,
+    ssthresh: u32,
+    start: HyStart,
+    law: Law,
 }
+
+#[derive(Clone, Copy, Debug)]
+enum Law {
+    Cubic(Cubic),
+    /// Bytes acknowledged in congestion avoidance and not yet turned into growth.
+    NewReno {
+        acked: u32,
+    },
+}
+
+/// No window is larger, bytes: RFC 7323 cannot express more, and no sum overflows.
+const WINDOW_MAX: u32 = 1 << 30;
 
 /// Initial window, bytes (RFC 6928).
 pub fn initial_window(mss: u32) -> u32 {
@@ -22,130 +43,121 @@ pub fn initial_window(mss: u32) -> u32 {
 
 impl Congestion {
     pub(super) fn new(algorithm: Algorithm, mss: u32) -> Self {
-        match algorithm {
-            Algorithm::NewReno => {
-                Congestion::NewReno(NewReno { cwnd: initial_window(mss), ssthresh: u32::MAX, acked: 0 })
-            }
-        }
+        let law = match algorithm {
+            Algorithm::Cubic => Law::Cubic(Cubic::default()),
+            Algorithm::NewReno => Law::NewReno { acked: 0 },
+        };
+        Congestion { cwnd: initial_window(mss), ssthresh: u32::MAX, start: HyStart::default(), law }
     }
 
     /// Congestion window, bytes.
     #[inline]
-    pub fn cwnd(&self) -> u32 {
-        match self {
-            Congestion::NewReno(c) => c.cwnd,
-        }
+    pub(super) fn cwnd(&self) -> u32 {
+        self.cwnd
     }
 
     /// Slow start threshold, bytes; `u32::MAX` until the first loss.
     #[inline]
-    pub fn ssthresh(&self) -> u32 {
-        match self {
-            Congestion::NewReno(c) => c.ssthresh,
-        }
+    pub(super) fn ssthresh(&self) -> u32 {
+        self.ssthresh
     }
 
     /// Whether the window doubles each round trip.
     #[inline]
-    pub fn in_slow_start(&self) -> bool {
-        self.cwnd() < self.ssthresh()
+    pub(super) fn in_slow_start(&self) -> bool {
+        self.cwnd < self.ssthresh
     }
 
-    /// `acked` bytes were newly acknowledged, outside of fast recovery, while the window was what held the sender back.
-    /// `after_rto`: what a timeout declared lost is still being repaired.
+    /// Whether round trips decide where slow start ends.
     #[inline]
-    pub(super) fn on_ack(&mut self, acked: u64, mss: u32, after_rto: bool) {
-        match self {
-            Congestion::NewReno(c) => c.on_ack(acked, mss, after_rto),
+    pub(super) fn watches_round_trips(&self) -> bool {
+        self.ssthresh == u32::MAX
+    }
+
+    /// A round trip was measured while the window was used; `una`..`nxt` is in flight after it.
+    pub(super) fn on_round_trip(&mut self, rtt_us: u32, una: u64, nxt: u64) {
+        if self.start.sample(rtt_us, una, nxt) {
+            self.ssthresh = self.cwnd;
         }
     }
 
-    /// Fast recovery begins; `flight` bytes were on their way when the loss happened.
-    pub(super) fn on_loss(&mut self, flight: u64, mss: u32) {
-        match self {
-            Congestion::NewReno(c) => {
-                c.reduce(flight, mss);
-                c.cwnd = c.ssthresh;
+    /// `delivered` bytes arrived while the window was what held the sender back. Byte counting without a limit per ACK
+    /// (RFC 9406 4.2, L = infinity): what a long window lets go at once is held by pacing, and receivers that merge
+    /// segments acknowledge 64 KiB at a time.
+    pub(super) fn on_delivered(&mut self, now: Instant, delivered: u64, mss: u32, srtt_us: u32) {
+        let mut bytes = delivered.min(u64::from(WINDOW_MAX)) as u32;
+        if self.cwnd < self.ssthresh {
+            let growth = self.start.growth(bytes).min(self.ssthresh - self.cwnd);
+            self.cwnd = (self.cwnd + growth).min(WINDOW_MAX);
+            bytes = bytes.saturating_sub(growth);
+            if self.cwnd < self.ssthresh || bytes == 0 {
+                return;
             }
         }
-    }
-
-    /// Fast recovery is over, all of it acknowledged; `flight` bytes are on their way.
-    pub(super) fn on_recovered(&mut self, flight: u64, mss: u32) {
-        match self {
-            // RFC 6582 3.2 step 3, option 1: no burst when the flight has drained in the meantime.
-            Congestion::NewReno(c) => c.cwnd = c.ssthresh.min(narrow(flight).max(mss).saturating_add(mss)),
-        }
-    }
-
-    /// The retransmission timer expired with `flight` bytes on their way. `again`: for a loss that was answered before.
-    pub(super) fn on_rto(&mut self, flight: u64, mss: u32, again: bool) {
-        match self {
-            Congestion::NewReno(c) => {
-                // RFC 5681 3.1: one loss reduces ssthresh once, however often it takes to repair it.
-                if !again {
-                    c.reduce(flight, mss);
+        self.cwnd = match &mut self.law {
+            Law::Cubic(cubic) => cubic.grow(now, self.cwnd, bytes, mss, srtt_us),
+            Law::NewReno { acked } => {
+                *acked = acked.saturating_add(bytes);
+                if *acked >= self.cwnd {
+                    *acked -= self.cwnd;
+                    self.cwnd + mss
+                } else {
+                    self.cwnd
                 }
-                c.cwnd = mss;
             }
+        }
+        .min(WINDOW_MAX);
+    }
+
+    /// Congestion: `ssthresh` is set, the window itself is brought there by the caller. `flight`: bytes on their way.
+    pub(super) fn reduce(&mut self, flight: u64, mss: u32) {
+        let target = match &mut self.law {
+            Law::Cubic(cubic) => cubic.reduce(self.cwnd),
+            Law::NewReno { acked } => {
+                *acked = 0;
+                (flight / 2).min(u64::from(WINDOW_MAX)) as u32
+            }
+        };
+        self.ssthresh = target.max(2 * mss);
+    }
+
+    /// The retransmission timer expired: congestion avoidance starts from nothing (RFC 9438 4.8).
+    pub(super) fn after_timeout(&mut self) {
+        if let Law::Cubic(cubic) = &mut self.law {
+            cubic.forget();
         }
     }
 
-    /// Nothing was sent for longer than a retransmission timeout (RFC 5681 4.1).
-    pub(super) fn after_idle(&mut self, mss: u32) {
-        match self {
-            Congestion::NewReno(c) => c.cwnd = c.cwnd.min(initial_window(mss)),
+    /// The window as something else than growth determines it, bytes; never below one segment.
+    pub(super) fn set_cwnd(&mut self, cwnd: u64, mss: u32) {
+        self.cwnd = (cwnd.min(u64::from(WINDOW_MAX)) as u32).max(mss);
+    }
+
+    /// The reduction since `before` was wrong (RFC 4015 3.2, RFC 9438 4.9).
+    pub(super) fn undo(&mut self, before: &Congestion) {
+        let cwnd = self.cwnd.max(before.cwnd);
+        let ssthresh = self.ssthresh.max(before.ssthresh);
+        *self = Congestion { cwnd, ssthresh, ..*before };
+    }
+
+    /// Nothing was sent for `timeouts` retransmission timeouts: the window halves for each (RFC 5681 4.1 as RFC 2861 and
+    /// Linux soften it) down to the initial one; three quarters of it are remembered.
+    pub(super) fn after_idle(&mut self, timeouts: u64, mss: u32) {
+        let least = initial_window(mss).min(self.cwnd);
+        if self.ssthresh != u32::MAX {
+            self.ssthresh = self.ssthresh.max(self.cwnd / 4 * 3);
         }
+        self.cwnd = (self.cwnd >> timeouts.min(31)).max(least);
     }
 
     /// The handshake's own segment was lost: start with one segment (RFC 5681 3.1).
     pub(super) fn after_lost_handshake(&mut self, mss: u32) {
-        match self {
-            Congestion::NewReno(c) => c.cwnd = mss,
-        }
+        self.cwnd = mss;
     }
 
     /// The segment size changed: the window never falls below one segment.
     pub(super) fn at_least(&mut self, mss: u32) {
-        match self {
-            Congestion::NewReno(c) => {
-                c.cwnd = c.cwnd.max(mss);
-                c.ssthresh = c.ssthresh.max(2 * mss);
-            }
-        }
+        self.cwnd = self.cwnd.max(mss);
+        self.ssthresh = self.ssthresh.max(2 * mss);
     }
-}
-
-/// State of NewReno, bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct NewReno {
-    cwnd: u32,
-    ssthresh: u32,
-    /// Acknowledged in congestion avoidance and not yet turned into growth.
-    acked: u32,
-}
-
-impl NewReno {
-    fn on_ack(&mut self, acked: u64, mss: u32, after_rto: bool) {
-        if self.cwnd < self.ssthresh {
-            // RFC 3465 2.2, 2.3: L = 2, but 1 while a timeout is repaired. What crosses ssthresh is left out.
-            let limit = if after_rto { mss } else { 2 * mss };
-            self.cwnd = self.cwnd.saturating_add(narrow(acked).min(limit));
-            return;
-        }
-        self.acked = self.acked.saturating_add(narrow(acked));
-        if self.acked >= self.cwnd {
-            self.acked -= self.cwnd;
-            self.cwnd = self.cwnd.saturating_add(mss);
-        }
-    }
-
-    fn reduce(&mut self, flight: u64, mss: u32) {
-        self.ssthresh = narrow(flight / 2).max(2 * mss);
-        self.acked = 0;
-    }
-}
-
-fn narrow(bytes: u64) -> u32 {
-    bytes.min(u64::from(u32::MAX)) as u32
 }

@@ -1,10 +1,14 @@
-//! A link in virtual time, to see the sender at work: rate, delay, a queue that overflows, losses by a seed, and a
-//! receiver that reassembles, delays its ACKs and reads as fast or as slowly as it is told.
+//! A link in virtual time, to see the sender at work: rate, delay, a queue that overflows, losses and reordering by a
+//! seed, and a receiver that reassembles, delays its ACKs, reports what it has (or not) and reads as fast or as slowly as
+//! it is told.
+
+mod peer;
 
 use super::{Ack, Algorithm, Sender, Setup, Timeout};
 use crate::Instant;
+use peer::{Message, Peer, Segment};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 /// Header bytes of a segment on the wire, Ethernet's preamble and gap included.
 pub(super) const OVERHEAD: u64 = 20 + 32 + 38;
@@ -14,7 +18,7 @@ pub(super) const OVERHEAD: u64 = 20 + 32 + 38;
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,16 +40,26 @@ pub(super) struct Link {
     pub(super) delay_us: u64,
     /// From the first instant on, one way takes the second; microseconds.
     pub(super) slower: (u64, u64),
+    /// Data and ACKs wait in this time, microseconds, and go on behind it.
+    pub(super) held: std::ops::Range<u64>,
     /// Bytes that wait before the bottleneck; more are dropped.
     pub(super) queue_bytes: u64,
+    /// Bytes that wait before the bottleneck when data is marked instead (RFC 3168).
+    pub(super) mark_from: u64,
     /// Data segments lost by chance, of 1000.
     pub(super) loss: u64,
     /// ACKs lost by chance, of 1000.
     pub(super) ack_loss: u64,
-    /// Data segments lost for certain: by their count from 0, retransmissions included.
-    pub(super) lost: std::ops::Range<u64>,
+    /// Data segments that take up to the second (microseconds) longer, of 1000.
+    pub(super) reorder: (u64, u64),
+    /// ACKs leave the receiver at multiples of this only, microseconds; 0: at once.
+    pub(super) compress_us: u64,
+    /// Data segments lost for certain: from and up to (exclusive) which, counted from 0, retransmissions included.
+    pub(super) lost: Vec<(u64, u64)>,
     /// Nothing passes in either direction in this time, microseconds.
     pub(super) blackout: std::ops::Range<u64>,
+    /// Segments with more payload vanish.
+    pub(super) largest: u64,
     pub(super) seed: u64,
     /// Print each loss event.
     pub(super) verbose: bool,
@@ -58,31 +72,53 @@ impl Default for Link {
             bits_per_second: 100_000_000,
             delay_us: 10_000,
             slower: (u64::MAX, 0),
+            held: 0..0,
             queue_bytes: 250_000,
+            mark_from: u64::MAX,
             loss: 0,
             ack_loss: 0,
-            lost: 0..0,
+            reorder: (0, 0),
+            compress_us: 0,
+            lost: vec![],
             blackout: 0..0,
+            largest: u64::MAX,
             seed: 1,
             verbose: false,
         }
     }
 }
 
-/// What the receiving application does.
+/// What the receiver does.
 #[derive(Clone)]
 pub(super) struct Reader {
     /// Receive buffer, bytes.
     pub(super) buffer: u64,
-    /// It reads nothing in this time, microseconds.
+    /// The application reads nothing in this time, microseconds.
     pub(super) asleep: std::ops::Range<u64>,
     /// The window update that it sends when it wakes is lost.
     pub(super) update_lost: bool,
+    pub(super) sack: bool,
+    pub(super) stamps: bool,
+    /// Segments for one ACK.
+    pub(super) stretch: u64,
+    /// It throws away what it holds out of order then, microseconds (RFC 2018 8).
+    pub(super) reneges_at: u64,
+    /// The sender's algorithm.
+    pub(super) algorithm: Algorithm,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Reader { buffer: 4 << 20, asleep: 0..0, update_lost: false }
+        Reader {
+            buffer: 4 << 20,
+            asleep: 0..0,
+            update_lost: false,
+            sack: true,
+            stamps: false,
+            stretch: 2,
+            reneges_at: u64::MAX,
+            algorithm: Algorithm::Cubic,
+        }
     }
 }
 
@@ -90,16 +126,24 @@ impl Default for Reader {
 #[derive(Default, Debug)]
 pub(super) struct Outcome {
     pub(super) delivered: u64,
+    /// When the last payload arrived.
+    pub(super) arrived_us: u64,
     pub(super) finished_us: Option<u64>,
     pub(super) gave_up_us: Option<u64>,
     /// When half of it was delivered.
     pub(super) half_us: u64,
     pub(super) timeouts: u64,
+    pub(super) tail_probes: u64,
     pub(super) probes: u64,
     pub(super) fast_retransmits: u64,
+    pub(super) undone: u64,
     pub(super) resent: u64,
     pub(super) data_segments: u64,
     pub(super) dropped: u64,
+    pub(super) overflowed: u64,
+    pub(super) marked: u64,
+    pub(super) runs_max: usize,
+    pub(super) ssthresh: u32,
 }
 
 impl Outcome {
@@ -112,58 +156,47 @@ impl Outcome {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Data { offset: u64, len: u64 },
-    Ack { ack: u64, window: u64, bare: bool },
+    Data(Segment),
+    Ack(Message),
     DelayedAck { ack: u64 },
     Wake,
 }
 
 struct World {
     link: Link,
-    reader: Reader,
     dice: Dice,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     busy_until_us: u64,
     sender: Sender,
     total: u64,
-    /// Received out of order: start and end.
-    islands: BTreeMap<u64, u64>,
-    received: u64,
-    read: u64,
-    acked: u64,
+    peer: Peer,
     out: Outcome,
 }
 
 /// Sends `total` bytes and a FIN in segments of `mss`; ends when all is acknowledged, the sender gives up, or after
 /// `limit_s` seconds.
 pub(super) fn transfer(mss: usize, total: u64, link: Link, reader: Reader, limit_s: u64) -> Outcome {
+    let setup = Setup { mss, window: reader.buffer.min(65_535), sack: reader.sack, algorithm: reader.algorithm };
     let mut world = World {
         dice: Dice(link.seed),
         events: BinaryHeap::new(),
         order: 0,
         busy_until_us: 0,
-        sender: Sender::new(&Setup {
-            mss,
-            window: reader.buffer.min(65_535),
-            sack: false,
-            algorithm: Algorithm::NewReno,
-        }),
+        sender: Sender::new(&setup),
         total,
-        islands: BTreeMap::new(),
-        received: 0,
-        read: 0,
-        acked: 0,
+        peer: Peer::new(reader.clone(), mss as u64),
         out: Outcome::default(),
         link,
-        reader,
     };
-    if !world.reader.asleep.is_empty() {
-        world.post(world.reader.asleep.end, Event::Wake);
+    if !reader.asleep.is_empty() {
+        world.post(reader.asleep.end, Event::Wake);
     }
-    world.sender.seed_rtt(2 * world.link.delay_us);
+    world.sender.seed_rtt(Instant::ZERO, 2 * world.link.delay_us);
     world.pump(0);
     world.run(limit_s * 1_000_000);
+    world.out.delivered = world.peer.received;
+    world.out.ssthresh = world.sender.ssthresh();
     world.out
 }
 
@@ -185,20 +218,8 @@ impl World {
             if event <= deadline {
                 let Reverse((_, _, event)) = self.events.pop().expect("peeked");
                 self.happen(now, event);
-            } else {
-                match self.sender.on_timeout(Instant::from_micros(now)) {
-                    Timeout::None => panic!("a deadline without meaning"),
-                    Timeout::Retransmit => {
-                        self.out.timeouts += 1;
-                        self.note(now, "timeout");
-                    }
-                    Timeout::Probe => self.probe(now),
-                    Timeout::GiveUp => {
-                        self.out.gave_up_us = Some(now);
-                        return;
-                    }
-                }
-                self.pump(now);
+            } else if !self.expire(now) {
+                return;
             }
             if self.sender.una() > self.total {
                 self.out.finished_us = Some(now);
@@ -207,23 +228,71 @@ impl World {
         }
     }
 
+    /// The sender's deadline has come; says whether it goes on.
+    fn expire(&mut self, now: u64) -> bool {
+        let at = Instant::from_micros(now);
+        let what = self.sender.on_timeout(at);
+        match what {
+            Timeout::None => panic!("a deadline without meaning: {:?}", self.sender),
+            Timeout::Resume => {}
+            Timeout::Late => self.out.fast_retransmits += 1,
+            Timeout::TailLoss => self.out.tail_probes += 1,
+            Timeout::Retransmit => self.out.timeouts += 1,
+            Timeout::Probe => self.probe(now),
+            Timeout::GiveUp => {
+                self.out.gave_up_us = Some(now);
+                return false;
+            }
+        }
+        if what != Timeout::Resume {
+            self.note(now, what);
+        }
+        self.pump(now);
+        true
+    }
+
     fn happen(&mut self, now: u64, event: Event) {
         match event {
-            Event::Data { offset, len } => self.receive(now, offset, len),
-            Event::DelayedAck { ack } if ack > self.acked => self.acknowledge(now),
+            Event::Data(segment) => {
+                let before = self.peer.received;
+                let at_once = self.peer.receive(now, &segment);
+                if self.peer.received > before {
+                    self.out.arrived_us = now;
+                }
+                if self.out.half_us == 0 && self.peer.received >= self.total / 2 {
+                    self.out.half_us = now;
+                }
+                if at_once || self.peer.received > self.total {
+                    self.acknowledge(now);
+                } else {
+                    self.post(now + 40_000, Event::DelayedAck { ack: self.peer.received });
+                }
+            }
+            Event::DelayedAck { ack } if ack > self.peer.acked => self.acknowledge(now),
             Event::DelayedAck { .. } => {}
             Event::Wake => {
-                if self.reader.update_lost {
-                    self.consume(now);
+                if self.peer.reader.update_lost {
+                    self.peer.consume(now);
                 } else {
                     self.acknowledge(now);
                 }
             }
-            Event::Ack { ack, window, bare } => {
+            Event::Ack(message) => {
                 let outcome = self.sender.on_ack(
                     Instant::from_micros(now),
-                    &Ack { ack, window: Some(window), pure: bare, ..Ack::default() },
+                    &Ack {
+                        ack: message.ack,
+                        window: Some(message.window),
+                        pure: true,
+                        sack: &message.sack,
+                        echoed: message.echoed.map(Instant::from_micros),
+                        ece: message.ece,
+                    },
                 );
+                self.out.undone += u64::from(outcome.undone);
+                if outcome.undone {
+                    self.note(now, "undone");
+                }
                 if outcome.fast_retransmit {
                     self.out.fast_retransmits += 1;
                     self.note(now, "fast retransmit");
@@ -233,12 +302,13 @@ impl World {
         }
     }
 
-    /// What the gate will do after each event.
+    /// What the gate does after each event.
     fn pump(&mut self, now: u64) {
         let at = Instant::from_micros(now);
         while let Some((offset, len)) = self.sender.next_retransmission() {
-            self.transmit(now, offset, u64::from(len));
-            self.sender.retransmitted(at, offset, u64::from(len));
+            let len = u64::from(len).min(self.mss());
+            self.transmit(now, offset, len);
+            self.sender.retransmitted(at, offset, len);
             self.out.resent += 1;
         }
         loop {
@@ -253,11 +323,19 @@ impl World {
             self.transmit(now, offset, len);
             self.sender.sent(at, offset, len);
         }
+        let sender = &self.sender;
+        self.out.runs_max = self.out.runs_max.max(sender.board().runs());
+        if self.order.is_multiple_of(64) {
+            sender.board().audit(sender.una(), sender.nxt());
+        }
     }
 
-    fn note(&self, now: u64, what: &str) {
+    fn note(&self, now: u64, what: impl std::fmt::Debug) {
         if self.link.verbose {
-            println!("{:>10.3} ms {what}: dropped {} {:?}", now as f64 / 1000.0, self.out.dropped, self.sender);
+            let s = &self.sender;
+            let (una, nxt, cwnd, ssthresh) = (s.una(), s.nxt(), s.cwnd(), s.ssthresh());
+            let (time, dropped) = (now as f64 / 1000.0, self.out.dropped);
+            println!("{time:>10.3} ms {what:?}: una {una} nxt {nxt} cwnd {cwnd} ssthresh {ssthresh} dropped {dropped}");
         }
     }
 
@@ -286,15 +364,23 @@ impl World {
         let count = self.out.data_segments;
         self.out.data_segments += 1;
         let waiting_us = self.busy_until_us.saturating_sub(now);
-        let full = waiting_us * self.link.bits_per_second / 8_000_000 > self.link.queue_bytes;
-        let unlucky = self.dice.falls(self.link.loss) || self.link.lost.contains(&count);
-        if full || unlucky || self.link.blackout.contains(&now) {
+        let queued = waiting_us * self.link.bits_per_second / 8_000_000;
+        let full = queued > self.link.queue_bytes;
+        let unlucky =
+            self.dice.falls(self.link.loss) || self.link.lost.iter().any(|(from, to)| (*from..*to).contains(&count));
+        let late = if self.dice.falls(self.link.reorder.0) { self.dice.next() % self.link.reorder.1 } else { 0 };
+        self.out.overflowed += u64::from(full);
+        if full || unlucky || self.link.blackout.contains(&now) || len > self.link.largest {
             self.out.dropped += 1;
             return;
         }
+        let marked = queued > self.link.mark_from;
+        self.out.marked += u64::from(marked);
+        let cwr = self.sender.take_cwr();
         let wire_us = ((len + OVERHEAD) * 8_000_000).div_ceil(self.link.bits_per_second);
         self.busy_until_us = self.busy_until_us.max(now) + wire_us;
-        self.post(self.busy_until_us + self.delay(now), Event::Data { offset, len });
+        let segment = Segment { offset, len, sent_us: now, marked, cwr };
+        self.post(self.released(self.busy_until_us) + self.delay(now) + late, Event::Data(segment));
     }
 
     fn delay(&self, now: u64) -> u64 {
@@ -302,51 +388,20 @@ impl World {
         if now < from { self.link.delay_us } else { delay }
     }
 
-    fn window(&self) -> u64 {
-        self.reader.buffer - (self.received - self.read)
-    }
-
-    fn consume(&mut self, now: u64) {
-        if !self.reader.asleep.contains(&now) {
-            self.read = self.received;
-        }
-    }
-
-    fn receive(&mut self, now: u64, offset: u64, len: u64) {
-        let before = self.received;
-        let edge = self.read + self.reader.buffer;
-        let end = (offset + len).min(edge);
-        if end > self.received && offset < end {
-            let island = self.islands.entry(offset).or_insert(end);
-            *island = end.max(*island);
-        }
-        while let Some((start, end)) = self.islands.first_key_value().map(|(s, e)| (*s, *e))
-            && start <= self.received
-        {
-            self.islands.remove(&start);
-            self.received = self.received.max(end);
-        }
-        self.consume(now);
-        self.out.delivered = self.received;
-        if self.out.half_us == 0 && self.received >= self.total / 2 {
-            self.out.half_us = now;
-        }
-        // In order and nothing missing: every second segment or after 40 ms. All else: at once (RFC 5681 4.2).
-        let in_order = self.received > before && self.islands.is_empty() && self.received == offset + len;
-        if in_order && self.received - self.acked < 2 * self.mss() && self.received <= self.total {
-            self.post(now + 40_000, Event::DelayedAck { ack: self.received });
-        } else {
-            self.acknowledge(now);
-        }
+    /// When something goes on that would at `at`.
+    fn released(&self, at: u64) -> u64 {
+        if self.link.held.contains(&at) { self.link.held.end } else { at }
     }
 
     fn acknowledge(&mut self, now: u64) {
-        self.consume(now);
-        self.acked = self.received;
+        let message = self.peer.acknowledge(now);
         if self.dice.falls(self.link.ack_loss) || self.link.blackout.contains(&now) {
             return;
         }
-        let event = Event::Ack { ack: self.received, window: self.window(), bare: true };
-        self.post(now + self.delay(now), event);
+        let leaves = match self.link.compress_us {
+            0 => now,
+            every => now.next_multiple_of(every),
+        };
+        self.post(self.released(leaves) + self.delay(now), Event::Ack(message));
     }
 }

@@ -17,10 +17,17 @@
 //! 4. `blocked(now, bytes that still wait)`, which keeps the probe timer; arm the wheel for `deadline`.
 
 mod congestion;
+mod cubic;
+mod hystart;
+mod pacing;
+mod prr;
+mod repair;
 mod rtt;
+mod scoreboard;
 mod sender;
+mod undo;
 
-pub use congestion::{Algorithm, Congestion, NewReno, initial_window};
+pub use congestion::{Algorithm, initial_window};
 pub use rtt::{RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US};
 pub use sender::{Ack, AckOutcome, ECHO_GRAIN_US, GIVE_UP_AFTER, Sender, Setup, Timeout};
 

@@ -1,17 +1,20 @@
-//! One connection's sender.
+//! One connection's sender: its state, and what may be asked of it.
 
 mod ack;
+mod loss;
 mod path;
+mod send;
+mod timer;
 
-pub use ack::{Ack, ECHO_GRAIN_US};
+pub use ack::{Ack, AckOutcome, ECHO_GRAIN_US};
+pub use timer::{GIVE_UP_AFTER, Timeout};
 
 use super::congestion::{Algorithm, Congestion};
-use super::rtt::Rtt;
+use super::pacing::Pacer;
+use super::repair::Repair;
+use super::rtt::{RTO_MAX_US, Rtt};
+use super::scoreboard::{Scoreboard, State};
 use crate::Instant;
-
-/// Timeouts without an answer after which the next one gives up. With timeouts that start at 200 ms and stop doubling at
-/// 60 s this is 8.7 minutes after the first transmission, at most 16 minutes (Linux: `tcp_retries2` = 15, about 15 minutes).
-pub const GIVE_UP_AFTER: u8 = 15;
 
 /// What a sender is told at the end of the handshake.
 #[derive(Clone, Copy, Debug)]
@@ -26,40 +29,37 @@ pub struct Setup {
     pub algorithm: Algorithm,
 }
 
-/// What an acknowledgement did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct AckOutcome {
-    /// Bytes (our FIN counts as one) that it acknowledged for the first time.
-    pub newly_acked: u64,
-    /// It is a duplicate in the sense of RFC 5681 2.
-    pub duplicate: bool,
-    /// It made the sender enter fast retransmit.
-    pub fast_retransmit: bool,
-    /// The peer's window, as far as it reaches into the stream, is not the one known before.
-    pub window_changed: bool,
-}
-
-/// What a deadline asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Timeout {
-    /// Nothing: it has not come yet, or there is nothing to wait for.
-    None,
-    /// The retransmission timer expired: ask [`Sender::next_retransmission`].
-    Retransmit,
-    /// The peer's window holds us up: send [`Sender::probe`].
-    Probe,
-    /// The peer has not answered for too long: end the connection.
-    GiveUp,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
     /// Nothing is believed lost.
     Open,
-    /// Fast recovery: from the third duplicate ACK until everything sent before it is acknowledged.
+    /// The window comes down because of a mark (RFC 3168), until everything sent before it is acknowledged.
+    Reduction,
+    /// Fast recovery: the same because of a loss.
     Recovery,
     /// From a retransmission timeout until everything sent before it is acknowledged.
     Loss,
+}
+
+/// A tail loss probe (RFC 8985 7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tail {
+    /// None is out.
+    Quiet,
+    /// One new segment may go, whatever the window says.
+    MaySendNew,
+    /// These bytes are to be sent again.
+    Resend(u64, u32),
+    /// A probe went out; it is judged when this is acknowledged. With whether it had been sent before.
+    Out(u64, bool),
+}
+
+/// What was sent last of all that was delivered (RFC 8985 6.1: RACK.xmit_ts, end_seq, rtt).
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    sent: Instant,
+    end: u64,
+    rtt_us: u32,
 }
 
 /// Loss and rate control of one connection's sending side; see the [module](super).
@@ -67,49 +67,57 @@ enum Mode {
 pub struct Sender {
     una: u64,
     nxt: u64,
-    /// `resend..lost_to` is believed lost and not yet sent again; empty when `resend >= lost_to`.
-    resend: u64,
-    lost_to: u64,
-    /// End of what was sent when the last recovery began; 0 before the first.
-    recover: u64,
-    /// An ACK that reaches this measures the round trip that began at `timed_at`; 0: none does.
-    timed_end: u64,
-    timed_at: Instant,
+    board: Scoreboard,
     /// The congestion window was fully used by something sent below this.
     limited_to: u64,
     last_sent: Instant,
-    /// Of the retransmission or the probe timer; `FAR_FUTURE`: off.
-    deadline: Instant,
+    /// The retransmission timer counts from here.
+    base: Instant,
+    /// `una` last moved, or something went out when nothing was in flight.
+    progress_at: Instant,
+    /// Of the retransmission, tail probe or window probe timer; `FAR_FUTURE`: off. So the next two.
+    timer: Instant,
+    /// When what is late counts as lost.
+    reorder_at: Instant,
+    /// When pacing lets the next bytes go.
+    release_at: Instant,
+    /// Since when the peer's window has held us up.
+    stalled_at: Instant,
+    newest: Newest,
     congestion: Congestion,
     rtt: Rtt,
+    pacer: Pacer,
+    tail: Tail,
+    repair: Option<Box<Repair>>,
     /// The peer's window, from `una` on.
     window: u32,
     window_max: u32,
-    /// Bytes above `una` that have left the network, judging by duplicate ACKs.
+    /// Without SACK: bytes above `una` that have left the network, judging by duplicate ACKs.
     left: u32,
-    /// In flight when the first duplicate ACK came, before limited transmit added to it.
-    flight_at_dup: u32,
+    /// Milliseconds; `u32::MAX`: no limit.
+    user_timeout_ms: u32,
     mss: u16,
     mode: Mode,
     dup_acks: u8,
     /// Doublings of the retransmission timeout.
     backoffs: u8,
-    /// Doublings were taken back once since the last measurement.
-    forgiven: bool,
     /// Doublings of the probe interval, until the window opens.
     probes: u8,
     /// Timeouts since the peer last answered.
     unanswered: u8,
+    sack: bool,
+    /// Doublings were taken back once since the last measurement.
+    forgiven: bool,
+    /// The timer is that of a tail loss probe.
+    tail_timer: bool,
     /// The probe timer has expired and the window has not opened since.
     probing: bool,
     /// Bytes wait that neither the window nor anything in flight will move.
     waiting: bool,
-    /// The timer was restarted by a partial acknowledgement of this recovery.
-    partial_seen: bool,
+    /// Bytes waited when the caller last stopped sending.
+    more: bool,
     /// The next new segment says that the window was reduced for a mark.
     cwr: bool,
-    /// Marks count again when this is acknowledged (RFC 3168).
-    marked_to: u64,
 }
 
 impl Sender {
@@ -120,38 +128,45 @@ impl Sender {
         Sender {
             una: 0,
             nxt: 0,
-            resend: 0,
-            lost_to: 0,
-            recover: 0,
-            timed_end: 0,
-            timed_at: Instant::ZERO,
+            board: Scoreboard::new(),
             limited_to: 0,
             last_sent: Instant::ZERO,
-            deadline: Instant::FAR_FUTURE,
+            base: Instant::ZERO,
+            progress_at: Instant::ZERO,
+            timer: Instant::FAR_FUTURE,
+            reorder_at: Instant::FAR_FUTURE,
+            release_at: Instant::FAR_FUTURE,
+            stalled_at: Instant::FAR_FUTURE,
+            newest: Newest { sent: Instant::ZERO, end: 0, rtt_us: 0 },
             congestion: Congestion::new(setup.algorithm, u32::from(mss)),
             rtt: Rtt::new(),
+            pacer: Pacer::new(),
+            tail: Tail::Quiet,
+            repair: None,
             window,
             window_max: window,
             left: 0,
-            flight_at_dup: 0,
+            user_timeout_ms: u32::MAX,
             mss,
             mode: Mode::Open,
             dup_acks: 0,
             backoffs: 0,
-            forgiven: false,
             probes: 0,
             unanswered: 0,
+            sack: setup.sack,
+            forgiven: false,
+            tail_timer: false,
             probing: false,
             waiting: false,
-            partial_seen: false,
+            more: false,
             cwr: false,
-            marked_to: 0,
         }
     }
 
     /// The handshake's round trip, microseconds: a first measurement. Only of a SYN|ACK that was sent once (Karn).
-    pub fn seed_rtt(&mut self, rtt_us: u64) {
+    pub fn seed_rtt(&mut self, now: Instant, rtt_us: u64) {
         self.rtt.sample(rtt_us);
+        self.rtt.note_least(now, rtt_us.min(RTO_MAX_US) as u32);
     }
 
     /// The SYN|ACK had to be sent again: start with a window of one segment (RFC 5681 3.1) and a timeout of three seconds
@@ -186,6 +201,7 @@ impl Sender {
     }
 
     /// Congestion window, bytes.
+    #[inline]
     pub fn cwnd(&self) -> u32 {
         self.congestion.cwnd()
     }
@@ -212,12 +228,26 @@ impl Sender {
 
     /// Whether a loss is being repaired (fast recovery or after a timeout).
     pub fn in_recovery(&self) -> bool {
-        self.mode != Mode::Open
+        matches!(self.mode, Mode::Recovery | Mode::Loss)
     }
 
     /// Whether the peer's closed window is being probed.
     pub fn is_probing(&self) -> bool {
         self.probing
+    }
+
+    /// Since when the peer's window has let nothing go but probes although bytes waited; `None` when it does not. The
+    /// sender itself never tires of a peer that answers its probes (RFC 9293 3.8.6.1): the caller sets a limit.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        (self.stalled_at != Instant::FAR_FUTURE).then_some(self.stalled_at)
+    }
+
+    /// Ends the connection ([`Timeout::GiveUp`]) when data stays unacknowledged for so long (RFC 9293 3.9.1, RFC 5482),
+    /// besides [`GIVE_UP_AFTER`]; `None`: no such limit. In steps of a millisecond. A peer that answers window probes is
+    /// not meant, see [`stalled_since`](Self::stalled_since).
+    pub fn set_user_timeout_us(&mut self, limit_us: Option<u64>) {
+        let ms = |us: u64| us.div_ceil(1000).min(u64::from(u32::MAX - 1)) as u32;
+        self.user_timeout_ms = limit_us.map_or(u32::MAX, ms);
     }
 
     /// Payload bytes of a full segment.
@@ -226,153 +256,49 @@ impl Sender {
         u32::from(self.mss)
     }
 
-    /// The segment size changed (path MTU): bytes of payload, clamped like in [`new`](Self::new).
+    /// The segment size changed: bytes of payload, clamped like in [`new`](Self::new). What is in flight stays there as
+    /// it was cut; what goes again is cut afresh.
     pub fn set_mss(&mut self, mss: usize) {
         self.mss = clamp_mss(mss);
         self.congestion.at_least(self.mss());
     }
 
-    /// When [`on_timeout`](Self::on_timeout) must be called. Changes in every method that takes `now`.
+    /// Whether the next new segment must carry CWR (RFC 3168 6.1.2); asking takes the wish back.
     #[inline]
-    pub fn deadline(&self) -> Option<Instant> {
-        (self.deadline != Instant::FAR_FUTURE).then_some(self.deadline)
+    pub fn take_cwr(&mut self) -> bool {
+        core::mem::take(&mut self.cwr)
     }
 
-    /// Bytes of new data that congestion window and peer window let go now. `unsent`: payload bytes that wait behind
-    /// [`nxt`](Self::nxt); `fin`: our FIN waits behind them, and it counts as one byte in the answer, after the payload.
-    ///
-    /// Silly window avoidance (RFC 9293 3.8.6.2.1, without Nagle): a segment shorter than the MSS goes only if it is all
-    /// there is, or is at least half of the largest window the peer ever offered. 0 as long as something lost must be
-    /// sent again first.
-    pub fn allowance(&mut self, now: Instant, unsent: u64, fin: bool) -> u64 {
-        let all = unsent + u64::from(fin);
-        if all == 0 || self.resend < self.lost_to {
-            return 0;
-        }
-        if self.is_idle() && now.micros_since(self.last_sent) > self.rtt.rto() {
-            self.congestion.after_idle(self.mss());
-        }
-        let window = self.usable_window();
-        let cwnd = u64::from(self.cwnd()).saturating_sub(self.pipe());
-        // A FIN alone is not held by the congestion window: it is one byte, and it ends the connection's hold on both.
-        let usable = if unsent == 0 { window } else { window.min(cwnd) };
-        if usable >= unsent {
-            return usable.min(all);
-        }
-        let mss = u64::from(self.mss);
-        if usable >= mss {
-            usable - usable % mss
-        } else if usable > 0 && usable >= u64::from(self.window_max / 2) {
-            usable
-        } else {
-            0
-        }
-    }
-
-    /// New data went out: `len` bytes (FIN included) from `offset`, which is [`nxt`](Self::nxt).
-    pub fn sent(&mut self, now: Instant, offset: u64, len: u64) {
-        debug_assert_eq!(offset, self.nxt, "new data starts at nxt");
-        debug_assert!(len > 0, "something was sent");
-        self.nxt += len;
-        self.last_sent = now;
-        if self.timed_end == 0 && !self.probing {
-            self.timed_end = self.nxt;
-            self.timed_at = now;
-        }
-        let (cwnd, flight) = (u64::from(self.cwnd()), self.in_flight());
-        let limited =
-            if self.congestion.in_slow_start() { 2 * flight > cwnd } else { flight + u64::from(self.mss) > cwnd };
-        if limited {
-            self.limited_to = self.nxt;
-        }
-        if self.waiting && !self.probing {
-            // The window opened by itself: the probe timer makes room for the retransmission timer.
-            self.deadline = Instant::FAR_FUTURE;
-        }
-        self.waiting = false;
-        self.start_timer(now);
-    }
-
-    /// What to send again now, as offset and length (at most one segment). The same answer until
-    /// [`retransmitted`](Self::retransmitted) is told of it.
+    /// The peer's window, bytes.
     #[inline]
-    pub fn next_retransmission(&self) -> Option<(u64, u32)> {
-        if self.resend >= self.lost_to {
-            return None;
-        }
-        let len = (self.lost_to - self.resend).min(u64::from(self.mss));
-        // The oldest segment always goes: it is what the peer waits for, and it probes a window that shrank.
-        let edge = self.una + u64::from(self.window);
-        let fits = self.pipe() + len <= u64::from(self.cwnd()) && self.resend + len <= edge;
-        (self.resend == self.una || fits).then_some((self.resend, len as u32))
+    pub fn take_window(&mut self, window: u64) {
+        self.window = clamp_window(window);
+        self.window_max = self.window_max.max(self.window);
     }
 
-    /// `len` bytes from `offset` went out again.
-    pub fn retransmitted(&mut self, now: Instant, offset: u64, len: u64) {
-        debug_assert!(offset >= self.una && offset + len <= self.nxt, "sent again what was not in flight");
-        if offset <= self.resend && offset + len > self.resend {
-            self.resend = (offset + len).min(self.nxt);
-        }
-        self.timed_end = 0;
-        self.last_sent = now;
-        self.start_timer(now);
+    /// Bytes estimated to be in the network (RFC 6675 4): in flight, less what has arrived, less what is lost and not yet
+    /// sent again.
+    #[inline]
+    pub(super) fn pipe(&self) -> u64 {
+        let gone = u64::from(self.board.sacked()) + u64::from(self.board.lost()) + u64::from(self.left);
+        self.in_flight().saturating_sub(gone)
     }
 
-    /// After sending: `unsent` bytes (FIN included) still wait. When nothing is in flight and the window lets none of them
-    /// go, this starts the probe timer; else it sees to it that none runs. What waits for another reason (no free frame)
-    /// has no timer here.
-    pub fn blocked(&mut self, now: Instant, unsent: u64) {
-        if !self.is_idle() {
-            return;
-        }
-        let waiting = unsent > 0 && self.window_blocks(unsent);
-        if waiting && !self.waiting {
-            self.deadline = now.plus_micros(self.rtt.backed_off(self.probes.max(self.backoffs)));
-        } else if !waiting {
-            self.deadline = Instant::FAR_FUTURE;
-        }
-        self.waiting = waiting;
+    #[inline]
+    fn usable_window(&self) -> u64 {
+        (self.una + u64::from(self.window)).saturating_sub(self.nxt)
     }
 
-    /// What to send on [`Timeout::Probe`]: offset and length. From [`una`](Self::una), one byte, when something is in
-    /// flight: report it with [`retransmitted`](Self::retransmitted). Else from [`nxt`](Self::nxt), what the window takes
-    /// but at least one byte: cut it to what waits (a FIN counts) and report it with [`sent`](Self::sent).
-    pub fn probe(&self) -> (u64, u32) {
-        if self.is_idle() { (self.nxt, self.window.clamp(1, self.mss())) } else { (self.una, 1) }
+    fn repair(&mut self) -> &mut Repair {
+        self.repair.get_or_insert_with(|| Repair::new(self.una))
     }
 
-    /// Looks at the clock: what [`deadline`](Self::deadline) was set for, if it has come. Calling it early does nothing.
-    pub fn on_timeout(&mut self, now: Instant) -> Timeout {
-        if now < self.deadline {
-            return Timeout::None;
+    /// Moves the start of the search for lost bytes up to the first of them.
+    fn seek_lost(&mut self) {
+        if let Some(repair) = self.repair.as_deref_mut() {
+            let from = repair.lost_from.max(self.una);
+            repair.lost_from = self.board.first_lost(from).map_or(self.nxt, |run| run.start);
         }
-        self.deadline = Instant::FAR_FUTURE;
-        if self.is_idle() && !self.waiting {
-            return Timeout::None;
-        }
-        if self.unanswered >= GIVE_UP_AFTER {
-            return Timeout::GiveUp;
-        }
-        self.unanswered += 1;
-        if self.is_idle() || self.window == 0 {
-            self.probing = true;
-            self.probes = self.probes.saturating_add(1);
-            self.deadline = now.plus_micros(self.rtt.backed_off(self.probes.max(self.backoffs)));
-            return Timeout::Probe;
-        }
-        // Fast recovery has halved already, and what it kept in flight by duplicate ACKs is no measure of the path.
-        let again = self.unanswered > 1 || self.mode == Mode::Recovery;
-        self.congestion.on_rto(self.pipe(), self.mss(), again);
-        self.mode = Mode::Loss;
-        self.recover = self.nxt;
-        self.resend = self.una;
-        self.lost_to = self.nxt;
-        self.left = 0;
-        self.dup_acks = 0;
-        self.timed_end = 0;
-        self.backoffs = self.backoffs.saturating_add(1);
-        self.deadline = now.plus_micros(self.rto_us());
-        Timeout::Retransmit
     }
 
     #[cfg(test)]
@@ -385,29 +311,9 @@ impl Sender {
         self.last_sent
     }
 
-    /// Bytes estimated to be in the network (RFC 6675 4): in flight, less what has arrived, less what is lost and not yet
-    /// sent again.
-    #[inline]
-    fn pipe(&self) -> u64 {
-        let lost = self.lost_to.saturating_sub(self.resend);
-        self.in_flight().saturating_sub(u64::from(self.left)).saturating_sub(lost)
-    }
-
-    #[inline]
-    fn usable_window(&self) -> u64 {
-        (self.una + u64::from(self.window)).saturating_sub(self.nxt)
-    }
-
-    /// With nothing in flight: whether the peer's window, and not ours, holds `unsent` bytes back.
-    fn window_blocks(&self, unsent: u64) -> bool {
-        let window = self.usable_window();
-        window < unsent && window < u64::from(self.mss) && (window == 0 || window < u64::from(self.window_max / 2))
-    }
-
-    fn start_timer(&mut self, now: Instant) {
-        if self.deadline == Instant::FAR_FUTURE {
-            self.deadline = now.plus_micros(self.rto_us());
-        }
+    #[cfg(test)]
+    pub(super) fn board(&self) -> &Scoreboard {
+        &self.board
     }
 }
 
@@ -416,6 +322,7 @@ fn clamp_mss(mss: usize) -> u16 {
 }
 
 /// Largest window that RFC 7323 can express, 2^30 bytes; no arithmetic above overflows with it.
+#[inline]
 fn clamp_window(window: u64) -> u32 {
     window.min(1 << 30) as u32
 }

@@ -1,6 +1,8 @@
 //! What an acknowledgement does to a sender.
 
-use super::{AckOutcome, Mode, Sender, clamp_window};
+use super::super::repair::Frto;
+use super::super::scoreboard::Run;
+use super::{Mode, Newest, Sender, Tail};
 use crate::Instant;
 
 /// An acceptable acknowledgement, as the gate has read it. All numbers are stream offsets, bytes or microseconds.
@@ -28,133 +30,168 @@ pub struct Ack<'a> {
 /// epoch. RFC 7323 5.4 wants 1 ms to 1 s.
 pub const ECHO_GRAIN_US: u64 = 1000;
 
+/// What an acknowledgement did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AckOutcome {
+    /// Bytes (our FIN counts as one) that it acknowledged for the first time.
+    pub newly_acked: u64,
+    /// It is a duplicate: in the sense of RFC 5681 2, or with SACK of RFC 6675 2.
+    pub duplicate: bool,
+    /// It made the sender enter fast retransmit.
+    pub fast_retransmit: bool,
+    /// It showed that the last reduction of the window had no reason, which was taken back.
+    pub undone: bool,
+    /// The peer's window, as far as it reaches into the stream, is not the one known before.
+    pub window_changed: bool,
+}
+
 /// Duplicate ACKs that mean loss (RFC 5681 3.2).
 const DUP_ACKS: u8 = 3;
+/// Least wait before a peer that takes SACK back is taken at its word, microseconds (Linux: `tcp_check_sack_reneging`).
+const RENEGED_US: u64 = 10_000;
+
+/// What one acknowledgement delivers, while it is read.
+struct Delivery {
+    now: Instant,
+    echoed: Option<Instant>,
+    least_rtt_us: u32,
+    fack: u64,
+    recover: u64,
+    newest: Newest,
+    /// End of what was delivered.
+    highest: u64,
+    bytes: u64,
+    /// When the oldest acknowledged, and the oldest reported, went out; only of what went out once.
+    acked_sent: Option<Instant>,
+    sacked_sent: Option<Instant>,
+    /// Something that went out once arrived behind what went out later.
+    reordered: bool,
+    /// Something arrived that went out once, before the current reduction began.
+    original: bool,
+    /// Something was acknowledged that went out more than once.
+    resent: bool,
+}
+
+impl Delivery {
+    fn take(&mut self, run: &Run, acked: bool) {
+        let (now, end) = (self.now, run.end());
+        self.bytes += u64::from(run.len);
+        self.highest = self.highest.max(end);
+        let rtt_us = now.micros_since(run.sent).min(u64::from(u32::MAX)) as u32;
+        if run.resent {
+            self.resent |= acked;
+            // RFC 8985 6.2 step 2: which copy was it? Too early for the second, or the timestamp says so.
+            let first = self.echoed.is_some_and(|at| at.micros() + ECHO_GRAIN_US <= run.sent.micros());
+            if rtt_us < self.least_rtt_us || first {
+                return;
+            }
+        } else {
+            self.reordered |= end <= self.fack;
+            self.original |= end <= self.recover;
+            let sent = if acked { &mut self.acked_sent } else { &mut self.sacked_sent };
+            sent.get_or_insert(run.sent);
+        }
+        if (run.sent, end) > (self.newest.sent, self.newest.end) {
+            self.newest = Newest { sent: run.sent, end, rtt_us };
+        }
+    }
+}
 
 impl Sender {
     /// An acceptable acknowledgement came.
+    #[inline]
     pub fn on_ack(&mut self, now: Instant, news: &Ack<'_>) -> AckOutcome {
-        let Ack { ack, window, pure, .. } = *news;
-        debug_assert!(ack <= self.nxt, "acknowledges what was never sent");
-        let ack = ack.min(self.nxt);
-        if let Some(window) = window
-            && pure
-            && ack == self.una
-            && news.sack.iter().any(|(_, right)| *right > ack)
-        {
-            // What reports a hole is a duplicate whatever its window says (RFC 6675 2).
-            self.take_window(window);
-        }
-        let mut outcome = AckOutcome::default();
+        debug_assert!(news.ack <= self.nxt, "acknowledges what was never sent");
+        let ack = news.ack.min(self.nxt);
         if ack < self.una {
-            return outcome;
+            return AckOutcome::default();
         }
-        outcome.newly_acked = ack - self.una;
         let known = self.window;
-        if let Some(window) = window {
+        if let Some(window) = news.window {
             self.take_window(window);
-            outcome.window_changed = self.window != known || outcome.newly_acked > 0;
         }
-        outcome.duplicate = outcome.newly_acked == 0
-            && pure
-            && window.is_some()
-            && self.window == known
-            && self.window > 0
-            && !self.is_idle()
-            && !self.probing;
-        if outcome.newly_acked > 0 {
-            self.advance(now, ack, outcome.newly_acked);
-        } else if outcome.duplicate {
-            outcome.fast_retransmit = self.duplicate(now);
+        let mut outcome = AckOutcome {
+            newly_acked: ack - self.una,
+            window_changed: self.window != known || ack > self.una,
+            ..AckOutcome::default()
+        };
+        if news.sack.is_empty() && !news.ece && self.window > 0 && self.is_quiet() {
+            if ack > self.una {
+                self.on_plain_ack(now, ack, news.echoed);
+                return outcome;
+            }
+            if self.is_idle() {
+                return outcome;
+            }
         }
-        if self.probing || self.window == 0 {
-            // Whoever answers probes may keep its window closed for as long as it likes (RFC 1122 4.2.2.17).
-            self.unanswered = 0;
-        }
-        if self.window > 0 && self.probing {
-            self.window_opened(now);
-        }
-        if news.ece {
-            self.on_ece();
-        }
+        self.on_careful_ack(now, &Ack { ack, ..*news }, known, &mut outcome);
         outcome
     }
 
-    /// RFC 3168 6.1.2: a mark halves the window like a loss, but at most once for each window of data.
-    #[cold]
-    fn on_ece(&mut self) {
-        if self.mode != Mode::Open || self.una < self.marked_to {
-            return;
-        }
-        self.congestion.on_loss(self.in_flight(), self.mss());
-        self.marked_to = self.nxt;
-        self.cwr = true;
-    }
-
-    /// Whether the next new segment must carry CWR (RFC 3168 6.1.2); asking takes the wish back.
+    /// Whether an ACK that only moves `una` has nothing else to be looked at.
     #[inline]
-    pub fn take_cwr(&mut self) -> bool {
-        core::mem::take(&mut self.cwr)
+    fn is_quiet(&self) -> bool {
+        self.mode == Mode::Open
+            && self.board.is_plain()
+            && self.tail == Tail::Quiet
+            && !self.probing
+            && self.dup_acks == 0
+            && self.left == 0
     }
 
-    /// The peer's window, bytes, learnt from something else than an acknowledgement.
-    pub fn take_window(&mut self, window: u64) {
-        self.window = clamp_window(window);
-        self.window_max = self.window_max.max(self.window);
-    }
-
-    /// `una` moves to `ack`, `acked` bytes further.
-    fn advance(&mut self, now: Instant, ack: u64, acked: u64) {
-        let mss = self.mss();
-        let limited = self.una < self.limited_to;
+    #[inline]
+    fn on_plain_ack(&mut self, now: Instant, ack: u64, echoed: Option<Instant>) {
+        let (acked, limited) = (ack - self.una, self.una < self.limited_to);
+        let (oldest, newest) = self.board.ack_plain(ack);
         self.una = ack;
-        self.probes = 0;
-        self.dup_acks = 0;
-        if self.timed_end != 0 && ack >= self.timed_end {
-            self.rtt.sample(now.micros_since(self.timed_at));
-            self.timed_end = 0;
-            self.backoffs = 0;
-            self.forgiven = false;
-        } else if self.unanswered > 0 && self.backoffs > 0 {
+        let rtt_us = now.micros_since(newest.sent).min(u64::from(u32::MAX)) as u32;
+        if !newest.resent {
+            self.rtt.note_least(now, rtt_us);
+            self.newest = Newest { sent: newest.sent, end: ack, rtt_us };
+        }
+        if let Some(sent) = oldest.or(echoed) {
+            self.measured(now.micros_since(sent));
+        }
+        if limited {
+            self.grow(now, acked, rtt_us);
+        }
+        self.moved_on(now);
+    }
+
+    /// What every ACK does that moves `una`.
+    #[inline]
+    fn moved_on(&mut self, now: Instant) {
+        if self.unanswered > 0 && self.backoffs > 0 {
             self.forgive();
         }
         self.unanswered = 0;
-        self.resend = self.resend.max(ack);
-        let mut restart = true;
-        match self.mode {
-            Mode::Open => {
-                self.left = 0;
-                if limited {
-                    self.congestion.on_ack(acked, mss, false);
-                }
-            }
-            Mode::Loss => {
-                self.congestion.on_ack(acked, mss, true);
-                if ack >= self.recover {
-                    self.mode = Mode::Open;
-                }
-            }
-            Mode::Recovery if ack >= self.recover => {
-                self.left = 0;
-                self.mode = Mode::Open;
-                self.congestion.on_recovered(self.in_flight(), mss);
-            }
-            Mode::Recovery => {
-                // A partial acknowledgement: the next segment was lost too. Of what it covers, one segment was the one
-                // sent again; the others had been counted by duplicate ACKs.
-                self.left = self.left.saturating_sub(clamp_window(acked).saturating_sub(mss));
-                self.resend = ack;
-                self.lost_to = self.nxt.min(ack + u64::from(mss));
-                // RFC 6582 4, impatient: only the first one restarts the timer, so that many losses end in slow start.
-                restart = !self.partial_seen;
-                self.partial_seen = true;
-            }
+        self.probes = 0;
+        self.dup_acks = 0;
+        self.progress_at = now;
+        if self.sack || self.mode != Mode::Recovery {
+            self.base = now;
         }
         if self.is_idle() {
-            self.deadline = Instant::FAR_FUTURE;
-        } else if restart {
-            self.deadline = now.plus_micros(self.rto_us());
+            self.timer = Instant::FAR_FUTURE;
+            self.reorder_at = Instant::FAR_FUTURE;
+        } else if !self.probing {
+            self.arm(now);
         }
+    }
+
+    #[inline]
+    fn measured(&mut self, rtt_us: u64) {
+        self.rtt.sample(rtt_us);
+        self.backoffs = 0;
+        self.forgiven = false;
+    }
+
+    fn grow(&mut self, now: Instant, delivered: u64, rtt_us: u32) {
+        if self.congestion.watches_round_trips() {
+            self.congestion.on_round_trip(rtt_us, self.una, self.nxt);
+        }
+        let srtt_us = self.rtt.srtt().unwrap_or(0) as u32;
+        self.congestion.on_delivered(now, delivered, self.mss(), srtt_us);
     }
 
     /// Progress after a timeout, which measures nothing: the ACK may be that of the first copy (Karn). If it is, the round
@@ -168,51 +205,265 @@ impl Sender {
         }
     }
 
-    /// A duplicate ACK; says whether it starts a fast retransmit.
-    fn duplicate(&mut self, now: Instant) -> bool {
-        let mss = self.mss();
-        self.dup_acks = self.dup_acks.saturating_add(1);
-        // One segment at least has not left: the one that is missing.
-        let most = clamp_window(self.in_flight().saturating_sub(u64::from(mss)));
-        match self.mode {
-            Mode::Loss => return false,
-            Mode::Recovery => {
-                self.left = (self.left + mss).min(most);
-                return false;
-            }
-            Mode::Open => {}
+    /// Any acknowledgement that says more than that the next bytes arrived.
+    fn on_careful_ack(&mut self, now: Instant, news: &Ack<'_>, known: u32, outcome: &mut AckOutcome) {
+        self.board.settle();
+        let (was, limited, repairs) = (self.una, self.una < self.limited_to, self.mode);
+        let (dsack, mut delivery) = self.read(now, news);
+        let advanced = self.una > was;
+        outcome.duplicate = !advanced && news.pure && !self.is_idle() && !self.probing && {
+            let plain = news.window.is_some() && self.window == known && self.window > 0;
+            if self.sack { delivery.bytes > 0 || plain && dsack.is_none() } else { plain }
+        };
+        self.learn(now, news, &delivery, dsack, advanced);
+        if !self.sack {
+            delivery.bytes = self.guess_delivered(was, advanced, outcome.duplicate);
         }
-        if self.dup_acks == 1 {
-            self.flight_at_dup = clamp_window(self.in_flight());
+        self.judge_tail(news, dsack, advanced, outcome.duplicate);
+        outcome.undone = self.reconsider(news, &delivery, dsack, advanced, outcome.duplicate);
+        if advanced {
+            self.end_of_repair();
         }
-        // RFC 6582 3.2 step 2: duplicates of what was sent again in the last recovery say nothing new.
-        if self.dup_acks < DUP_ACKS || (self.recover != 0 && self.una <= self.recover) {
-            // RFC 3042: each of the first two lets one new segment go.
-            self.left = (self.left + mss).min(2 * mss).min(most);
-            return false;
+        let lost = if self.sack { self.detect(now) } else { self.lose_by_counting(now, advanced, outcome.duplicate) };
+        outcome.fast_retransmit = lost > 0 && self.start_recovery(delivery.bytes);
+        if news.ece {
+            self.on_ece(delivery.bytes);
         }
-        self.congestion.on_loss(u64::from(self.flight_at_dup), mss);
-        self.mode = Mode::Recovery;
-        self.recover = self.nxt;
-        self.left = (u32::from(DUP_ACKS) * mss).min(most);
-        self.resend = self.una;
-        self.lost_to = self.nxt.min(self.una + u64::from(mss));
-        self.partial_seen = false;
-        self.timed_end = 0;
-        self.deadline = now.plus_micros(self.rto_us());
-        true
+        // What ends a reduction has been counted by it.
+        if self.mode != Mode::Open || matches!(repairs, Mode::Open | Mode::Loss) && !outcome.undone {
+            self.move_window(now, &delivery, limited, advanced, lost == 0);
+        }
+        if self.board.lost() > 0 {
+            self.seek_lost();
+        }
+        self.after_careful_ack(now, advanced);
     }
 
-    /// The window is open after probes: what they carried was mostly refused and must go again.
-    fn window_opened(&mut self, now: Instant) {
-        self.probing = false;
-        self.waiting = false;
-        self.probes = 0;
-        self.deadline = Instant::FAR_FUTURE;
-        if !self.is_idle() {
-            self.resend = self.una;
-            self.lost_to = self.nxt;
-            self.start_timer(now);
+    /// Enters what the acknowledgement says into the scoreboard; splits off a duplicate report (RFC 2883 4).
+    fn read<'a>(&mut self, now: Instant, news: &Ack<'a>) -> (Option<(u64, u64)>, Delivery) {
+        let (ack, nxt) = (news.ack, self.nxt);
+        let (fack, recover) = self.repair.as_deref().map_or((self.una, 0), |r| (r.fack.max(self.una), r.recover));
+        let mut delivery = Delivery {
+            now,
+            echoed: news.echoed,
+            least_rtt_us: self.rtt.least(),
+            fack,
+            recover,
+            newest: self.newest,
+            highest: ack,
+            bytes: 0,
+            acked_sent: None,
+            sacked_sent: None,
+            reordered: false,
+            original: false,
+            resent: false,
+        };
+        let (dsack, blocks) = match news.sack {
+            [(left, right), rest @ ..] if left < right && *right <= ack => (Some((*left, *right)), rest),
+            [(left, right), rest @ ..] if matches!(rest, [(l, r), ..] if l <= left && right <= r && left < right) => {
+                (Some((*left, *right)), rest)
+            }
+            blocks => (None, blocks),
+        };
+        self.board.ack(ack, |run| delivery.take(run, true));
+        self.una = ack;
+        for (left, right) in blocks {
+            if self.sack && *left >= ack && left < right && *right <= nxt {
+                self.board.sack(*left, *right, |run| delivery.take(run, false));
+            }
+        }
+        (dsack.filter(|_| self.sack), delivery)
+    }
+
+    /// Round trips, reordering, and who was heard of.
+    fn learn(&mut self, now: Instant, news: &Ack<'_>, delivery: &Delivery, dsack: Option<(u64, u64)>, advanced: bool) {
+        let (una, nxt) = (self.una, self.nxt);
+        if delivery.bytes > 0 || dsack.is_some() {
+            let repair = self.repair();
+            repair.fack = repair.fack.max(delivery.highest);
+            repair.reordering.seen |= delivery.reordered;
+            if dsack.is_some() {
+                repair.reordering.on_dsack(una, nxt);
+            }
+        }
+        if delivery.newest.end != self.newest.end || delivery.newest.sent != self.newest.sent {
+            self.newest = delivery.newest;
+            self.rtt.note_least(now, self.newest.rtt_us);
+        }
+        // RFC 6298 3: an ACK that covers what went out twice measures nothing, unless its timestamp does.
+        let acked = delivery.acked_sent.filter(|_| !delivery.resent);
+        let echoed = news.echoed.filter(|_| advanced);
+        if let Some(sent) = acked.or(delivery.sacked_sent).or(echoed) {
+            self.measured(now.micros_since(sent));
+        }
+        if advanced {
+            self.moved_on(now);
+        }
+        if self.probing || self.window == 0 {
+            // Whoever answers probes may keep its window closed for as long as it likes (RFC 1122 4.2.2.17).
+            self.unanswered = 0;
+        }
+        if self.window > 0 && self.probing {
+            self.window_opened(now);
+        }
+    }
+
+    /// Without SACK: what an ACK must have delivered. Each duplicate stands for a segment that has left the network
+    /// (RFC 6582 3.2), and what they stood for is not new when it is acknowledged.
+    fn guess_delivered(&mut self, was: u64, advanced: bool, duplicate: bool) -> u64 {
+        let mss = u64::from(self.mss);
+        if advanced {
+            let acked = self.una - was;
+            return acked.saturating_sub(u64::from(self.left)).max(mss.min(acked));
+        }
+        if duplicate && self.mode != Mode::Loss { mss } else { 0 }
+    }
+
+    /// Without SACK: duplicate ACKs are counted (RFC 5681 3.2, RFC 6582, limited transmit RFC 3042). Returns the bytes that
+    /// are newly believed lost.
+    fn lose_by_counting(&mut self, now: Instant, advanced: bool, duplicate: bool) -> u32 {
+        let (mss, in_flight) = (self.mss(), self.in_flight());
+        if advanced {
+            if self.mode != Mode::Recovery {
+                self.left = 0;
+                return 0;
+            }
+            // A partial acknowledgement: the next segment was lost too. Of what it covers, one segment was the one sent
+            // again; the others had been counted.
+            self.left = self.left.min(in_flight.saturating_sub(u64::from(mss)) as u32);
+            // RFC 6582 4, impatient: only the first one restarts the timer, so that many losses end in slow start.
+            let seen = core::mem::replace(&mut self.repair().partial_seen, true);
+            if !seen {
+                self.base = now;
+            }
+            return self.lose_head();
+        }
+        if !duplicate || self.mode == Mode::Loss {
+            return 0;
+        }
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        // One segment at least has not left: the one that is missing.
+        let most = in_flight.saturating_sub(u64::from(mss)).min(1 << 30) as u32;
+        self.left = (self.left + mss).min(most);
+        if self.mode == Mode::Recovery {
+            return 0;
+        }
+        if self.dup_acks == 1 {
+            self.repair().flight_at_dup = in_flight;
+        }
+        // RFC 6582 3.2 step 2: duplicates of what a timeout sent again say nothing new.
+        let guard = self.repair.as_deref().map_or(0, |repair| repair.guard);
+        if self.dup_acks < DUP_ACKS || guard != 0 && self.una <= guard {
+            self.left = self.left.min(2 * mss);
+            return 0;
+        }
+        self.base = now;
+        self.repair().partial_seen = false;
+        self.lose_head()
+    }
+
+    /// RFC 8985 7.4: what the acknowledgement says of a probe for the tail.
+    fn judge_tail(&mut self, news: &Ack<'_>, dsack: Option<(u64, u64)>, advanced: bool, duplicate: bool) {
+        let Tail::Out(end, again) = self.tail else {
+            if advanced {
+                self.tail = Tail::Quiet;
+            }
+            return;
+        };
+        if self.una < end {
+            return;
+        }
+        if !again || dsack.is_some_and(|(_, right)| right == end) {
+            // A new segment was acknowledged, or both copies arrived.
+            self.tail = Tail::Quiet;
+        } else if self.una > end {
+            // Only the probe arrived: one segment was lost, and repaired by the way.
+            self.tail = Tail::Quiet;
+            if self.mode == Mode::Open {
+                self.congestion.reduce(self.pipe(), self.mss());
+                self.congestion.set_cwnd(u64::from(self.ssthresh()), self.mss());
+            }
+        } else if duplicate || !advanced && news.sack.is_empty() {
+            self.tail = Tail::Quiet;
+        }
+    }
+
+    /// Whether the last reduction was wrong; takes it back.
+    fn reconsider(
+        &mut self,
+        news: &Ack<'_>,
+        delivery: &Delivery,
+        dsack: Option<(u64, u64)>,
+        advanced: bool,
+        duplicate: bool,
+    ) -> bool {
+        let (nxt, more, sack) = (self.nxt, self.more && self.usable_window() > 0, self.sack);
+        let (mode, una) = (self.mode, self.una);
+        let Some(repair) = self.repair.as_deref_mut() else { return false };
+        let mut wrong = false;
+        let first = advanced && mode != Mode::Open && repair.precedes_resent(news.echoed, ECHO_GRAIN_US);
+        if let Some(undo) = &mut repair.undo {
+            wrong = first || dsack.is_some_and(|(left, right)| undo.duplicated(left, right));
+        }
+        repair.note_acked(una);
+        if mode == Mode::Loss && repair.frto != Frto::Off {
+            // RFC 5682 3.1, with SACK 4: what went out once and arrives now was not lost. Without SACK it may have been
+            // there for long, when the ACK also covers what went out again.
+            wrong |= delivery.original && (sack || !delivery.resent);
+            let reported = delivery.sacked_sent.is_some() || duplicate;
+            repair.frto = match repair.frto {
+                // 3a: the new data drew duplicates, the loss was real.
+                Frto::SendsNew if reported => Frto::Off,
+                Frto::Watching if advanced && una < repair.recover && more => Frto::SendsNew,
+                Frto::Watching if advanced => Frto::Off,
+                Frto::SendsNew if nxt > repair.recover => Frto::Off,
+                other => other,
+            };
+        }
+        if wrong {
+            self.take_back();
+        }
+        wrong
+    }
+
+    /// Moves the congestion window: by PRR while it comes down, else by growth. What arrives out of order counts for
+    /// growth only where reordering is known (Linux: `tcp_may_raise_cwnd`).
+    fn move_window(&mut self, now: Instant, delivery: &Delivery, limited: bool, advanced: bool, whole: bool) {
+        if delivery.bytes == 0 {
+            return;
+        }
+        match self.mode {
+            Mode::Open if limited && (advanced || self.reorders()) => {
+                self.grow(now, delivery.bytes, delivery.newest.rtt_us)
+            }
+            Mode::Open => {}
+            Mode::Loss => {
+                let srtt_us = self.rtt.srtt().unwrap_or(0) as u32;
+                self.congestion.on_delivered(now, delivery.bytes, self.mss(), srtt_us);
+            }
+            Mode::Reduction | Mode::Recovery => self.reduce_proportionally(delivery.bytes, advanced && whole),
+        }
+    }
+
+    fn reorders(&self) -> bool {
+        self.repair.as_deref().is_some_and(|repair| repair.reordering.seen)
+    }
+
+    fn after_careful_ack(&mut self, now: Instant, advanced: bool) {
+        if self.is_idle() || self.probing {
+            return;
+        }
+        if self.sack && self.head_is_sacked() {
+            // RFC 2018 8: it does not acknowledge what it reported. Unless that changes soon, it has dropped it.
+            let wait_us = (self.rtt.srtt().unwrap_or(0) / 2).max(RENEGED_US);
+            self.tail_timer = false;
+            self.timer = self.timer.min(now.plus_micros(wait_us));
+        } else if advanced && (self.sack || self.mode != Mode::Recovery) {
+            self.arm(now);
+        } else if !self.sack && self.mode == Mode::Recovery {
+            self.timer = self.base.plus_micros(self.rto_us()).max(now.plus_micros(1));
+        } else if self.tail_timer && !self.board.is_plain() {
+            self.arm(now);
         }
     }
 }

@@ -33,7 +33,7 @@ fn limited_transmit_then_the_third_duplicate() {
     let outcome = ack(&mut s, ms(40), 12 * MSS);
     assert_eq!(outcome.newly_acked, 12 * MSS);
     assert!(!s.in_recovery());
-    assert_eq!(u64::from(s.cwnd()), 3 * MSS, "min(ssthresh, flight + one segment)");
+    assert_eq!(u64::from(s.cwnd()), 5 * MSS, "ssthresh (RFC 9937 6.1)");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn duplicates_of_what_was_resent_start_no_second_recovery() {
     assert_eq!(s.on_timeout(ms(1000)), Timeout::Retransmit);
     assert_eq!(resend(&mut s, ms(1000)), [(0, 1000)]);
     ack(&mut s, ms(1020), 10 * MSS);
-    assert_eq!(send(&mut s, ms(1020), MUCH), 2 * MSS);
+    assert_eq!(send(&mut s, ms(1020), MUCH), 6 * MSS, "ssthresh, and one for a window acknowledged");
     for _ in 0..5 {
         assert!(!ack(&mut s, ms(1030), 10 * MSS).fast_retransmit);
     }

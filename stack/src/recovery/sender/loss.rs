@@ -1,0 +1,234 @@
+//! What counts as lost, what a loss costs, and when that is taken back.
+
+use super::super::prr::Prr;
+use super::super::repair::{Frto, Resent};
+use super::super::scoreboard::{Run, State};
+use super::super::undo::Undo;
+use super::{Mode, Newest, Sender, Tail};
+use crate::Instant;
+
+impl Newest {
+    /// Whether what went out at `sent` and ends at `end` went out before this (RFC 8985 6.2: RACK_sent_after).
+    fn follows(&self, sent: Instant, end: u64) -> bool {
+        (self.sent, self.end) > (sent, end)
+    }
+}
+
+impl Sender {
+    /// RACK (RFC 8985 6.2 step 5): lost is what went out sufficiently before something that arrived. Returns the bytes
+    /// newly believed lost; what is merely late sets the reordering timer.
+    ///
+    /// What went out once is in order of time already; what went out again is kept in its own queue in that order. Each
+    /// of both is passed once.
+    pub(super) fn detect(&mut self, now: Instant) -> u32 {
+        self.reorder_at = Instant::FAR_FUTURE;
+        let before = self.board.lost();
+        let eager = self.mode != Mode::Open && self.mode != Mode::Reduction || self.board.sacked() > 2 * self.mss();
+        let Some(repair) = self.repair.as_deref() else { return 0 };
+        let srtt_us = self.rtt.srtt().unwrap_or(0);
+        let tolerated_us = repair.reordering.window_us(self.rtt.least(), srtt_us, eager);
+        let wait_us = u64::from(self.newest.rtt_us) + tolerated_us;
+        let first = self.detect_fresh(now, wait_us);
+        let again = self.detect_resent(now, wait_us);
+        self.reorder_at = first.min(again);
+        self.board.lost() - before
+    }
+
+    /// Of what went out once. Returns when the first late run will count as lost.
+    fn detect_fresh(&mut self, now: Instant, wait_us: u64) -> Instant {
+        let (newest, una) = (self.newest, self.una);
+        let Some(repair) = self.repair.as_deref_mut() else { return Instant::FAR_FUTURE };
+        repair.fresh_from = repair.fresh_from.max(una);
+        let mut i = self.board.find(repair.fresh_from);
+        while let Some(&run) = self.board.at(i) {
+            if run.state == State::Flying && !run.resent {
+                if !newest.follows(run.sent, run.end()) {
+                    break;
+                }
+                let due = run.sent.plus_micros(wait_us);
+                if due > now {
+                    return due;
+                }
+                i = self.board.lose(i);
+                repair.lost_from = repair.lost_from.min(run.start);
+            }
+            repair.fresh_from = run.end();
+            i += 1;
+        }
+        Instant::FAR_FUTURE
+    }
+
+    /// Of what went out again.
+    fn detect_resent(&mut self, now: Instant, wait_us: u64) -> Instant {
+        let (newest, una) = (self.newest, self.una);
+        let Some(repair) = self.repair.as_deref_mut() else { return Instant::FAR_FUTURE };
+        while let Some(&Resent { start, end, sent }) = repair.resent.front() {
+            let flies = |run: &Run| run.state == State::Flying && run.resent && run.sent == sent;
+            let mut i = self.board.find(start.max(una));
+            while let Some(&run) = self.board.at(i)
+                && run.start < end
+            {
+                if flies(&run) {
+                    let due = sent.plus_micros(wait_us);
+                    if !newest.follows(sent, run.end()) {
+                        return Instant::FAR_FUTURE;
+                    }
+                    if due > now {
+                        return due;
+                    }
+                    i = self.board.lose(i);
+                    repair.lost_from = repair.lost_from.min(run.start);
+                }
+                i += 1;
+            }
+            repair.resent.pop_front();
+        }
+        Instant::FAR_FUTURE
+    }
+
+    /// The reordering timer: what is late is lost. Says whether anything was.
+    pub(super) fn find_late(&mut self, now: Instant) -> bool {
+        let lost = self.detect(now);
+        if lost == 0 {
+            return false;
+        }
+        if self.start_recovery(0) {
+            self.reduce_proportionally(0, false);
+        }
+        self.seek_lost();
+        self.arm(now);
+        true
+    }
+
+    /// Without SACK: the segment at `una` is lost. Returns its bytes.
+    pub(super) fn lose_head(&mut self) -> u32 {
+        let len = self.in_flight().min(u64::from(self.mss));
+        let before = self.board.lost();
+        self.board.lose_range(self.una, self.una + len);
+        let una = self.una;
+        self.repair().lost_from = una;
+        self.board.lost() - before
+    }
+
+    /// After a timeout: what went out long enough ago, the oldest in any case (RFC 8985 6.3), and everything when the
+    /// peer has taken back what it reported (RFC 2018 8) or reports nothing.
+    pub(super) fn lose_after_timeout(&mut self, now: Instant) {
+        let una = self.una;
+        let wait_us = u64::from(self.newest.rtt_us).max(self.rtt.srtt().unwrap_or(0));
+        let all = !self.sack || self.head_is_sacked();
+        if all {
+            self.board.forget_sacked();
+        }
+        self.board.lose_where(|run| all || run.start == una || run.sent.plus_micros(wait_us) <= now);
+        let repair = self.repair();
+        repair.lost_from = una;
+        self.seek_lost();
+    }
+
+    /// Enters fast recovery for a loss, unless one is being repaired. `delivered`: by the ACK that told of it.
+    pub(super) fn start_recovery(&mut self, delivered: u64) -> bool {
+        if self.in_recovery() {
+            return false;
+        }
+        if self.mode == Mode::Open {
+            self.start_reduction(delivered);
+        }
+        let nxt = self.nxt;
+        self.repair().recover = nxt;
+        self.mode = Mode::Recovery;
+        self.tail = Tail::Quiet;
+        true
+    }
+
+    /// The window must come down: how far, and what PRR needs to bring it there (RFC 9937 6.1).
+    fn start_reduction(&mut self, delivered: u64) {
+        let mss = self.mss();
+        self.begin_undo();
+        let flight = self.in_flight() - u64::from(self.board.sacked()) + delivered;
+        let outstanding = match self.repair.as_deref() {
+            Some(repair) if !self.sack && self.dup_acks > 0 => repair.flight_at_dup,
+            _ => self.in_flight(),
+        };
+        self.congestion.reduce(outstanding, mss);
+        self.repair().prr = Prr::new(flight);
+    }
+
+    /// Remembers the window as it is, in case that what happens next turns out to be wrong.
+    pub(super) fn begin_undo(&mut self) {
+        let undo = Undo::new(self.congestion, self.una);
+        self.repair().undo = Some(undo);
+    }
+
+    /// RFC 3168 6.1.2: a mark costs what a loss costs, at most once for each window of data.
+    pub(super) fn on_ece(&mut self, delivered: u64) {
+        if self.mode != Mode::Open || self.is_idle() {
+            return;
+        }
+        self.start_reduction(delivered);
+        let nxt = self.nxt;
+        let repair = self.repair();
+        repair.recover = nxt;
+        repair.undo = None;
+        self.mode = Mode::Reduction;
+        self.cwr = true;
+    }
+
+    /// PRR decides what may go out next.
+    pub(super) fn reduce_proportionally(&mut self, delivered: u64, safe: bool) {
+        let (pipe, ssthresh, mss) = (self.pipe(), u64::from(self.ssthresh()), self.mss());
+        let window = self.repair().prr.window(delivered, pipe, ssthresh, safe, u64::from(mss));
+        self.congestion.set_cwnd(window, mss);
+    }
+
+    /// `una` has moved: is what was sent before the loss complete?
+    pub(super) fn end_of_repair(&mut self) {
+        let Some(repair) = self.repair.as_deref_mut() else { return };
+        if self.mode == Mode::Open || self.una < repair.recover {
+            return;
+        }
+        repair.frto = Frto::Off;
+        if self.mode == Mode::Recovery {
+            repair.reordering.on_recovered();
+        }
+        if self.mode != Mode::Loss {
+            self.congestion.set_cwnd(u64::from(self.congestion.ssthresh()), u32::from(self.mss));
+        }
+        self.mode = Mode::Open;
+        self.left = 0;
+        self.base = self.progress_at;
+    }
+
+    /// The last reduction was wrong: nothing was lost that is not acknowledged by now or on its way.
+    pub(super) fn take_back(&mut self) {
+        let una = self.una;
+        let Some(repair) = self.repair.as_deref_mut() else { return };
+        let Some(undo) = repair.undo.take() else { return };
+        repair.frto = Frto::Off;
+        repair.fresh_from = una;
+        repair.lost_from = self.nxt;
+        repair.reordering.seen = true;
+        self.congestion.undo(&undo.before);
+        self.board.lose_nothing();
+        // What arrived may have been taken for what went out again: it judges nothing.
+        self.newest = Newest { sent: Instant::ZERO, end: 0, rtt_us: 0 };
+        self.backoffs = 0;
+        self.left = 0;
+        self.mode = Mode::Open;
+    }
+
+    /// The window is open after probes: what they carried was mostly refused and must go again.
+    pub(super) fn window_opened(&mut self, now: Instant) {
+        self.probing = false;
+        self.waiting = false;
+        self.probes = 0;
+        self.timer = Instant::FAR_FUTURE;
+        self.stalled_at = Instant::FAR_FUTURE;
+        if !self.is_idle() {
+            self.board.lose_where(|_| true);
+            let una = self.una;
+            self.repair().lost_from = una;
+            self.seek_lost();
+            self.start_timer(now);
+        }
+    }
+}
