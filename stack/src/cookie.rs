@@ -15,16 +15,19 @@ const PERIOD_US: u64 = 64_000_000;
 const SIZES: [u16; 8] = [MIN_MSS, 216, 536, 1220, 1360, 1440, 1460, 8940];
 const SIZE_BITS: u32 = SIZES.len().trailing_zeros();
 
-/// Makes cookies and knows its own. All shards of a server share the secret, so that any of them can take up the ACK.
+/// Makes cookies and knows its own, but not those of another shard: an ACK that has gone astray may be a repetition of one
+/// that made a connection there, and must not make a second here.
 pub(crate) struct Cookies {
     source: IsnSource,
+    shard: u64,
     /// The last one that this shard made; `None`: never.
     made_at: Option<Instant>,
 }
 
 impl Cookies {
-    pub(crate) fn new(source: IsnSource) -> Self {
-        Cookies { source, made_at: None }
+    /// The cookies of shard number `shard`.
+    pub(crate) fn new(source: IsnSource, shard: usize) -> Self {
+        Cookies { source, shard: shard as u64, made_at: None }
     }
 
     /// Our initial sequence number for a SYN with number `irs` from a peer that takes segments of `mss` bytes.
@@ -47,7 +50,7 @@ impl Cookies {
     }
 
     fn cookie(&self, period: u64, key: &FlowKey, irs: u32, size: u32) -> u32 {
-        let tag = self.source.tag(key, [period, u64::from(irs) << 32 | u64::from(size)]) as u32;
+        let tag = self.source.tag(key, [self.shard << 48 | period, u64::from(irs) << 32 | u64::from(size)]) as u32;
         tag << (1 + SIZE_BITS) | size << 1 | (period as u32 & 1)
     }
 }
@@ -59,10 +62,10 @@ mod tests {
     #[test]
     fn knows_its_own_and_nobody_elses_for_one_to_two_periods() {
         let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
-        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]));
+        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0);
         for start in [PERIOD_US, 5 * PERIOD_US / 2, 4 * PERIOD_US - 1] {
             let t = Instant::from_micros(start);
-            assert_eq!(Cookies::new(IsnSource::new(&[7; 16])).check(t, &key, 5, 5), None, "none was made");
+            assert_eq!(Cookies::new(IsnSource::new(&[7; 16]), 0).check(t, &key, 5, 5), None, "none was made");
             let iss = cookies.make(t, &key, 77, 1459);
             assert_eq!(cookies.check(t, &key, 77, iss), Some(1440));
             assert_eq!(cookies.check(t.plus_micros(PERIOD_US), &key, 77, iss), Some(1440));
@@ -72,16 +75,19 @@ mod tests {
             assert_eq!(cookies.check(t, &FlowKey { peer_port: 1001, ..key }, 77, iss), None);
             let strangers = (0..100_000).filter(|&n| cookies.check(t, &key, 77, n) == Some(1440)).count();
             assert!(strangers <= 1, "{strangers}");
-            let mut others = Cookies::new(IsnSource::new(&[8; 16]));
+            let mut others = Cookies::new(IsnSource::new(&[8; 16]), 0);
             others.make(t, &key, 77, 1459);
             assert_eq!(others.check(t, &key, 77, iss), None);
+            let mut beside = Cookies::new(IsnSource::new(&[7; 16]), 1);
+            beside.make(t, &key, 77, 1459);
+            assert_eq!(beside.check(t, &key, 77, iss), None, "another shard's");
         }
     }
 
     #[test]
     fn names_a_size_that_the_peer_takes() {
         let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
-        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]));
+        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0);
         let t = Instant::from_millis(1);
         for mss in MIN_MSS..=u16::MAX {
             let iss = cookies.make(t, &key, 1, mss);

@@ -24,6 +24,7 @@ pub struct StrayLink {
     inbox: Arc<ArrayQueue<Stray>>,
     next: Arc<ArrayQueue<Stray>>,
     wake_next: Box<dyn Fn() + Send>,
+    shard: usize,
     shards: usize,
 }
 
@@ -38,6 +39,7 @@ pub fn links(shards: usize, wake: impl Fn(usize) + Send + Clone + 'static) -> Ve
                 inbox: rings[i].clone(),
                 next: rings[next].clone(),
                 wake_next: Box::new(move || wake(next)),
+                shard: i,
                 shards,
             }
         })
@@ -45,6 +47,11 @@ pub fn links(shards: usize, wake: impl Fn(usize) + Send + Clone + 'static) -> Ve
 }
 
 impl StrayLink {
+    /// Whose end it is.
+    pub(crate) fn shard(&self) -> usize {
+        self.shard
+    }
+
     /// Whether a frame that `seen_by` shards (this one not counted) did not know has somewhere to go.
     pub(crate) fn leads_on(&self, seen_by: usize) -> bool {
         seen_by + 1 < self.shards

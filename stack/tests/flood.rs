@@ -11,6 +11,11 @@ use khamsin_stack::{Shard, ShardConfig, stray};
 /// Forged SYNs until the SYN table is full.
 fn flooded(limits: Limits) -> World {
     let mut w = World::with(limits, MemQueue::default());
+    fill(&mut w);
+    w
+}
+
+fn fill(w: &mut World) {
     let honest = w.key;
     for port in 1000..1100 {
         w.key.peer_port = port;
@@ -19,7 +24,6 @@ fn flooded(limits: Limits) -> World {
     }
     w.queue.tx.clear();
     w.key = honest;
-    w
 }
 
 /// RFC 4987 3.6: a flood takes the window scale and SACK from an honest peer, but not its connection.
@@ -131,4 +135,33 @@ fn a_syn_that_came_to_two_shards_leaves_one_connection() {
     shards[0].turn();
     shards[0].pass(200);
     assert_eq!(shards[0].shard.live(), 1);
+}
+
+/// The repetition of an ACK that made a connection from a cookie goes astray: it must not make another one there.
+#[test]
+fn a_cookie_counts_only_where_it_was_made() {
+    let mut shards: Vec<World> = stray::links(2, |_| {})
+        .into_iter()
+        .map(|link| {
+            let mut w = World::new();
+            let config = ShardConfig { strays: Some(link), ..config(small()) };
+            w.shard = Shard::new(config, w.queue.caps);
+            w.pass(5_000);
+            fill(&mut w);
+            w
+        })
+        .collect();
+    let now = shards[0].now.max(shards[1].now);
+    shards.iter_mut().for_each(|w| w.now = now);
+    shards[0].send(syn());
+    shards[0].expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    shards[0].send(data(1, 1, b"hello"));
+    shards[0].expect_data(1, 6, b"hello");
+    let again = shards[0].frame(&data(1, 1, b"hello"));
+    shards[1].queue.rx.push_back(again);
+    shards[1].turn();
+    shards[1].silence();
+    shards[0].turn();
+    shards[0].expect_ack(6, 6);
+    assert_eq!((shards[0].shard.live(), shards[1].shard.live()), (1, 0));
 }

@@ -322,3 +322,26 @@ fn slow_readers_leave_a_block_for_everybody() {
     assert_eq!(w.shard.live(), limits.connections);
     assert!(w.shard.free_blocks() < 2, "the others hold nearly all of it");
 }
+
+/// After a probe of a closed window, what we acknowledge must still lie where the peer looks at it.
+#[test]
+fn an_acknowledgement_stays_inside_the_peers_window() {
+    let mut w = World::new();
+    w.app.mute = true;
+    w.establish();
+    w.app.mute = false;
+    w.send(data(1, 1, b"hello").window(0));
+    w.expect_ack(1, 6);
+    w.pass(2_000);
+    let probe = w.next().unwrap();
+    assert_eq!((probe.seq, probe.payload.len()), (1, 1), "a probe of one byte");
+    w.queue.tx.clear();
+    w.app.mute = true;
+    for at in [6, 7] {
+        w.send(data(at, 1, b"x").window(0));
+    }
+    w.pass(100);
+    let answers: Vec<_> = core::iter::from_fn(|| w.next()).filter(|s| s.payload.is_empty()).collect();
+    assert!(!answers.is_empty());
+    assert!(answers.iter().all(|s| s.seq == 1), "{answers:?}");
+}

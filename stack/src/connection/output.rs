@@ -105,9 +105,19 @@ impl<S> Connection<S> {
     }
 
     pub(super) fn send_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Result<(), Blocked> {
-        self.emit(env, self.tx.seq(self.tx.sender.nxt()), Flags::ACK, 0, 0)?;
+        self.emit(env, self.bare_seq(), Flags::ACK, 0, 0)?;
         env.world.counters.acks_sent += 1;
         Ok(())
+    }
+
+    /// The sequence number of a segment without text: the next one, but not beyond the peer's window, which a probe or a
+    /// window that shrank may have left behind. The peer would drop it there, acknowledgement and all (Linux:
+    /// `tcp_acceptable_seq`).
+    #[inline]
+    fn bare_seq(&self) -> u32 {
+        let sender = &self.tx.sender;
+        let edge = sender.una() + u64::from(sender.window());
+        self.tx.seq(sender.nxt().min(edge))
     }
 
     /// A segment that the peer must answer: it lies before what it expects (RFC 9293 3.8.4). Lost ones are not repeated but by
@@ -126,7 +136,7 @@ impl<S> Connection<S> {
 
     /// Says that the connection is over, as far as one frame can. A lost one costs the peer a wait, nothing more.
     pub(crate) fn send_reset<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
-        let seq = self.tx.seq(self.tx.sender.nxt());
+        let seq = self.bare_seq();
         let _ = self.emit(env, seq, Flags::RST | Flags::ACK, 0, 0);
     }
 

@@ -164,7 +164,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 echo_limit_per_s: limits::ECHO_REPLIES_PER_S,
             }),
             listeners: config.listeners,
-            cookies: Cookies::new(IsnSource::new(&isn_secret)),
+            cookies: Cookies::new(IsnSource::new(&isn_secret), config.strays.as_ref().map_or(0, StrayLink::shard)),
             isn: IsnSource::new(&isn_secret),
             strays: config.strays,
             fragments: Fragments::new(),
