@@ -1,7 +1,7 @@
 //! The stack on the wire, judged by the model client: the same transcripts whatever the wire does to them.
 
 use khamsin_drivers::sim::client::{ClientId, End, Options, Station};
-use khamsin_drivers::sim::{Side, SimConfig, SimQueue, Wire};
+use khamsin_drivers::sim::{Fate, Side, Sighting, SimConfig, SimQueue, Wire};
 use khamsin_stack::limits::Limits;
 use khamsin_stack::shard::{Shard, ShardConfig};
 use khamsin_stack::wire::Addresses;
@@ -286,4 +286,39 @@ fn two_hundred_connections_at_once() {
     }
     world.verdict(&ids);
     assert_eq!(world.app.closed, [CloseReason::Finished; 200]);
+}
+
+/// RFC 4821: on a path that swallows long packets and says nothing, a download goes on in smaller ones, with and without
+/// segmentation by the device; the next connection to that peer begins with them.
+#[test]
+fn a_black_hole_is_walked_around() {
+    for (carries, peer, offload) in
+        [(1100, SOURCE, 0), (1400, SOURCE, 65_000), (600, SOURCE, 65_000), (1280, "[fd00::2]:80", 0)]
+    {
+        let config = SimConfig { tx_checksum: offload > 0, tx_segment_max: offload, ..SimConfig::default() };
+        let mut world = World::new(config);
+        world.wire.set_faults(move |seen: &Sighting<'_>| {
+            let swallowed = seen.from == Side::Left && seen.frame.len() > 14 + carries;
+            if swallowed { Fate::LOST } else { Fate::FINE }
+        });
+        let mut steps = 0;
+        let mut ids = Vec::new();
+        for round in 0..2 {
+            let id = world.connect(peer, Options::default());
+            ids.push(id);
+            let began = world.now;
+            assert!(world.run(120, |w| {
+                w.station.client(id).read(usize::MAX);
+                w.station.client(id).finished()
+            }));
+            let took_ms = world.now.micros_since(began) / 1000;
+            let met = world.shard.counters().pmtu_black_holes - steps;
+            steps += met;
+            assert!((met > 0) == (round == 0), "{carries}, round {round}: {met} steps");
+            assert!(took_ms < if round == 0 { 20_000 } else { 3_000 }, "{carries}, round {round}: {took_ms} ms");
+            assert_eq!(world.station.client(id).received().len(), 1_500_007);
+            world.station.client(id).close();
+        }
+        world.verdict(&ids);
+    }
 }
