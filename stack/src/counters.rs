@@ -65,6 +65,8 @@ counters! {
     frag_expired,
     /// IP packets given up because the places to put them together were all in use.
     frag_evicted,
+    /// IP fragments sent: echo replies that are longer than the link carries.
+    frag_sent,
     /// ICMPv6 parameter problems sent (RFC 4443 3.4).
     icmp_problems_sent,
     /// ICMP errors about segments of flows that nobody has.

@@ -66,10 +66,14 @@ pub(crate) struct Whole {
 pub(crate) struct Fragments {
     slots: Vec<Slot>,
     used: usize,
+    /// Where an answer lies that must go in parts, and the number of the last one.
+    answer: Box<[u8]>,
+    answers: u32,
 }
 
 impl Fragments {
-    pub(crate) fn new() -> Self {
+    /// Nothing yet. `first` is where the numbers of our own packets in parts begin: a stranger should not know.
+    pub(crate) fn new(first: u32) -> Self {
         let name = Name { peer: [0; 16], local: [0; 16], id: 0, protocol: 0 };
         let slot = || Slot {
             name,
@@ -85,7 +89,8 @@ impl Fragments {
             // Zeroed by the kernel when it is first touched, which is never on most machines.
             buffer: vec![0; HEADERS_MAX + CONTENT_MAX].into(),
         };
-        Fragments { slots: (0..FRAGMENT_SLOTS).map(|_| slot()).collect(), used: 0 }
+        let answer = vec![0; HEADERS_MAX + CONTENT_MAX].into();
+        Fragments { slots: (0..FRAGMENT_SLOTS).map(|_| slot()).collect(), used: 0, answer, answers: first }
     }
 
     /// Takes in a part of a packet to us, which came in `frame` over `link`; returns the packet if that makes it whole.
@@ -132,6 +137,16 @@ impl Fragments {
 
     pub(crate) fn give_back(&mut self, whole: &Whole, buffer: Box<[u8]>) {
         self.slots[whole.slot].buffer = buffer;
+    }
+
+    /// Room for a whole packet of ours and the number of its parts, until [`keep_answer`](Self::keep_answer).
+    pub(crate) fn lend_answer(&mut self) -> (Box<[u8]>, u32) {
+        self.answers = self.answers.wrapping_add(1);
+        (core::mem::take(&mut self.answer), self.answers)
+    }
+
+    pub(crate) fn keep_answer(&mut self, answer: Box<[u8]>) {
+        self.answer = answer;
     }
 
     /// When [`expire`](Self::expire) has something to do.

@@ -238,6 +238,45 @@ fn fragmented_pings_are_answered_and_fragmented_discovery_is_not() {
     assert_eq!((w.counters().frag_reassembled, w.counters().echo_replies), (2, 1));
 }
 
+/// RFC 1122 3.2.2.6, and what Linux does: a ping longer than the link comes back in fragments.
+#[test]
+fn a_long_ping_comes_back_in_parts() {
+    for v6 in [false, true] {
+        let mut w = if v6 { World::v6() } else { World::new() };
+        let (kind, protocol, l3) = if v6 { (128, 58, 40) } else { (8, 1, 20) };
+        for len in [1480, 3000, 65_000] {
+            let mut body = [&[kind, 0, 0, 0, 1, 2, 3, 4][..], &text(len)].concat();
+            let mut frame = w.frame(&ack(1, 1))[..14 + l3].to_vec();
+            let size = (body.len() as u16).to_be_bytes();
+            if v6 {
+                frame[18..20].copy_from_slice(&size);
+            }
+            frame[if v6 { 20 } else { 23 }] = protocol;
+            let pseudo = [&frame[22..14 + l3], &[0, 0], &size, &[0, protocol]].concat();
+            let pseudo = if v6 { u64::from(checksum::data(&pseudo)) } else { 0 };
+            let sum = !checksum::fold(pseudo + u64::from(checksum::data(&body)));
+            body[2..4].copy_from_slice(&sum.to_be_bytes());
+            deliver(&mut w, split(&[&frame[..], &body].concat(), 1448, 9));
+            let parts: Vec<_> = w.queue.tx.drain(..).collect();
+            assert!(parts.iter().all(|p| p.len() <= 1514), "{len}");
+            let mut content = vec![0; len + 8];
+            let mut filled = 0;
+            for part in &parts {
+                let Kind::Fragment(f) = wire::parse(part).kind else { panic!("{:?}", wire::parse(part)) };
+                let from = usize::from(f.offset);
+                content[from..from + f.bytes(part).len()].copy_from_slice(f.bytes(part));
+                filled += f.bytes(part).len();
+                assert_eq!(f.more, from + f.bytes(part).len() < len + 8);
+            }
+            assert_eq!((filled, content[0]), (len + 8, if v6 { 129 } else { 0 }));
+            assert!(content[8..] == text(len), "all of its data comes back");
+        }
+        assert_eq!(w.counters().echo_replies, 3);
+        assert!(w.counters().frag_sent >= 49);
+        assert_eq!(w.queue.out, 0);
+    }
+}
+
 #[test]
 fn nobody_is_answered_for_a_group() {
     for v6 in [false, true] {

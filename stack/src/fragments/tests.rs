@@ -35,7 +35,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench { fragments: Fragments::new(), counters: Counters::default() }
+        Bench { fragments: Fragments::new(0), counters: Counters::default() }
     }
 
     fn take(&mut self, now: Instant, (part, bytes): &(Fragment, Vec<u8>)) -> Option<Vec<u8>> {

@@ -172,6 +172,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     fn answer_below_tcp(&mut self, now: Instant, queue: &mut Q, bytes: &[u8], parsed: &Parsed) {
+        if let Kind::Icmp4(message) | Kind::Icmp6(message) = &parsed.kind
+            && message.end as usize - usize::from(message.ip_at) > self.world.caps.mtu
+        {
+            return self.answer_in_parts(now, queue, bytes, parsed);
+        }
         let Some(mut frame) = queue.alloc_tx() else {
             self.world.counters.tx_exhausted += 1;
             return;
@@ -185,6 +190,34 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             }
             None => queue.release(frame),
         }
+    }
+
+    /// A ping that came in parts is answered in parts (RFC 1122 3.2.2.6: all of its data comes back).
+    #[cold]
+    fn answer_in_parts(&mut self, now: Instant, queue: &mut Q, bytes: &[u8], parsed: &Parsed) {
+        let (mut answer, id) = self.fragments.lend_answer();
+        let len = self.responder.answer(now, bytes, parsed, &mut answer, &mut self.world.counters).unwrap_or(0);
+        let whole = answer.get(..len).unwrap_or(&[]);
+        let headers = if matches!(parsed.kind, Kind::Icmp4(_)) { 20 } else { 40 + 8 };
+        let room = self.world.caps.mtu.saturating_sub(headers) & !7;
+        let (l2_len, mut from) = (usize::from(parsed.link.l2_len), 0);
+        while room > 0 && from < len {
+            let Some(mut frame) = queue.alloc_tx() else {
+                self.world.counters.tx_exhausted += 1;
+                break;
+            };
+            frame.set_len(frame.capacity());
+            let Some((part, next)) = wire::write_fragment(whole, l2_len, from, room, id, frame.bytes_mut()) else {
+                queue.release(frame);
+                break;
+            };
+            frame.set_len(part);
+            queue.tx(frame, TxOffload::NONE);
+            self.world.counters.tx_frames += 1;
+            self.world.counters.frag_sent += 1;
+            from = next;
+        }
+        self.fragments.keep_answer(answer);
     }
 
     #[allow(clippy::too_many_arguments)] // a hop of the frame's way: everything it carries goes on

@@ -167,7 +167,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             cookies: Cookies::new(IsnSource::new(&isn_secret), config.strays.as_ref().map_or(0, StrayLink::shard)),
             isn: IsnSource::new(&isn_secret),
             strays: config.strays,
-            fragments: Fragments::new(),
+            fragments: Fragments::new(seed(0) as u32),
             rst_limit: Limiter::new(limits::RST_PER_S),
             ack_limit: Limiter::new(limits::BARE_ACKS_PER_S),
             touched: Vec::with_capacity(limits.connections.min(4096)),

@@ -48,6 +48,49 @@ pub fn whole_headers(link: &LinkView, first: &Fragment, len: usize, buffer: &mut
     begin
 }
 
+/// Writes the fragment of the packet in `frame` (behind `l2_len` bytes of link layer, without options or extension headers)
+/// that holds up to `room` bytes of its content from `from` on, both multiples of 8, into `out`. Returns its length and where
+/// the next one begins; `None` if there is nothing there, or `out` is too short.
+pub fn write_fragment(
+    frame: &[u8],
+    l2_len: usize,
+    from: usize,
+    room: usize,
+    id: u32,
+    out: &mut [u8],
+) -> Option<(usize, usize)> {
+    let v4 = frame.get(l2_len)? >> 4 == 4;
+    let header_len = if v4 { 20 } else { 40 };
+    let (headers, content) = frame.split_at_checked(l2_len + header_len)?;
+    let part = content.get(from..)?;
+    let more = part.len() > room;
+    let part = if more { part.get(..room)? } else { part };
+    if part.is_empty() {
+        return None;
+    }
+    let at = headers.len() + if v4 { 0 } else { 8 };
+    let out = out.get_mut(..at + part.len())?;
+    out[..headers.len()].copy_from_slice(headers);
+    out[at..].copy_from_slice(part);
+    let h = &mut out[l2_len..at];
+    let offset = from as u16;
+    if v4 {
+        h[2..4].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
+        h[4..6].copy_from_slice(&(id as u16).to_be_bytes());
+        h[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+        h[10..12].fill(0);
+        let sum = !checksum::data(h);
+        h[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        h[4..6].copy_from_slice(&((8 + part.len()) as u16).to_be_bytes());
+        h[40] = core::mem::replace(&mut h[6], super::extensions::FRAGMENT);
+        h[41] = 0;
+        h[42..44].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
+        h[44..48].copy_from_slice(&id.to_be_bytes());
+    }
+    Some((at + part.len(), from + part.len()))
+}
+
 /// Makes up a segment from the peer to us, without payload, and returns its length. Its TCP checksum is 0: smoltcp's
 /// receive checksums are off. `options` is padded to a multiple of 4 bytes and cut at 40.
 #[allow(clippy::too_many_arguments)] // The fields of a TCP header; a struct would only name them again.

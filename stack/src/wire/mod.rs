@@ -20,7 +20,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
-pub use copy::{HEADERS_MAX, plain_copy, synthetic, text_header, whole_headers};
+pub use copy::{HEADERS_MAX, plain_copy, synthetic, text_header, whole_headers, write_fragment};
 pub use error::{IcmpError, Trouble, icmp_error};
 pub(crate) use ip::is_v4;
 pub use link::{LinkHeader, LinkView, VlanTags};

@@ -97,17 +97,21 @@ fn swallows(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// Requests in fragments, over either family, up to 40,000 bytes long.
+/// Pings and requests in fragments, over either family, up to 40,000 bytes long.
 fn fragments(scene: &mut Scene) -> Result<()> {
     let script = crate::script_path("fragments.py");
     for address in [scene.rung.v4(), scene.rung.v6()] {
-        // So that the kernel knows the server's MAC.
-        scene.client("ping", &["-c", "1", "-w", "10", address])?;
+        // Long pings come in fragments and go back in fragments; and the kernel learns the server's MAC.
+        for size in ["56", "3000", "20000"] {
+            let said = scene.client("ping", &["-c", "2", "-i", "0.2", "-w", "10", "-s", size, address])?.text();
+            ensure!(said.contains(" 2 received") && !said.contains("wrong data"), "{said}");
+        }
         let ran = scene.client("python3", &["-B", &script, facing_server(scene), address, "7"])?;
         ensure!(ran.text().contains("echoed 51400 bytes"), "{ran}");
     }
     let counted = counters(scene)?;
-    ensure!(counted("frag_reassembled") == 8, "{} packets were put together", counted("frag_reassembled"));
+    // Four requests and four long pings over either family.
+    ensure!(counted("frag_reassembled") == 16, "{} packets were put together", counted("frag_reassembled"));
     Ok(())
 }
 
