@@ -66,7 +66,11 @@ fn super_frames_and_partial_checksums_both_ways() {
     ns.run(|| {
         let host = Host::new(open_one());
         let (caps, kernel) = (host.queue.caps(), link::by_name("khamsin0").unwrap());
-        assert_eq!(caps.mtu, 1500);
+        assert_eq!(
+            (caps.mtu, caps.rx_partial_checksums),
+            (1500, false),
+            "each frame says itself what is known of its sum"
+        );
         assert_ne!(caps.mac, kernel.mac);
         assert!(kernel.up && kernel.running);
         let host = exchange(&ns, "198.18.0.2:80", host, 1_000_000, 600_000);

@@ -58,3 +58,35 @@ pub(super) fn chunk_size(device: &Link) -> Result<u32, OpenError> {
         mtu => Err(OpenError::Mtu { interface: device.name.clone(), mtu, most: mtu_max(device) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(kind: Option<&str>, loopback: bool) -> Link {
+        Link {
+            index: 1,
+            name: "eth0".into(),
+            mac: [2; 6],
+            mtu: 1500,
+            up: true,
+            running: true,
+            loopback,
+            kind: kind.map(Into::into),
+            rx_queues: 1,
+            tx_queues: 1,
+        }
+    }
+
+    /// A damaged segment from a real network must not pass for one that was never summed.
+    #[test]
+    fn only_links_inside_the_machine_may_bring_partial_checksums() {
+        for kind in [Some("ixgbe"), Some("mlx5_core"), Some("e1000e"), Some("ena"), Some("igb"), None] {
+            assert!(!caps(&link(kind, false)).rx_partial_checksums, "{kind:?}");
+        }
+        for kind in VIRTUAL_DRIVERS {
+            assert!(caps(&link(Some(kind), false)).rx_partial_checksums, "{kind}");
+        }
+        assert!(caps(&link(None, true)).rx_partial_checksums, "loopback");
+    }
+}

@@ -77,7 +77,7 @@ pub fn write_fragment(
     if v4 {
         h[2..4].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
         h[4..6].copy_from_slice(&(id as u16).to_be_bytes());
-        h[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+        h[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
         h[10..12].fill(0);
         let sum = !checksum::data(h);
         h[10..12].copy_from_slice(&sum.to_be_bytes());
