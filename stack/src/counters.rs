@@ -67,8 +67,8 @@ counters! {
     frag_evicted,
     /// IP fragments sent: echo replies that are longer than the link carries.
     frag_sent,
-    /// ICMPv6 parameter problems sent (RFC 4443 3.4).
-    icmp_problems_sent,
+    /// ICMP errors sent: parameter problems over IPv6 (RFC 4443 3.4), fragments that did not come in time.
+    icmp_errors_sent,
     /// ICMP errors about segments of flows that nobody has.
     icmp_unknown,
     /// ICMP errors whose quoted sequence number is not in flight (RFC 5927 4.1).

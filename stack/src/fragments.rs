@@ -155,18 +155,28 @@ impl Fragments {
         if self.used == 0 { None } else { self.used_slots().map(|s| s.expires).min() }
     }
 
-    /// Gives up what is not whole in time.
-    pub(crate) fn expire(&mut self, now: Instant, counters: &mut Counters) {
+    /// Gives up what is not whole in time and returns how many packets that was. `tell` hears of those whose first part is
+    /// there: how it came, what it was and its bytes.
+    pub(crate) fn expire(&mut self, now: Instant, mut tell: impl FnMut(&LinkView, &Fragment, &[u8])) -> u64 {
+        let mut given_up = 0;
         if self.used == 0 {
-            return;
+            return given_up;
         }
         for at in 0..self.slots.len() {
             let slot = &self.slots[at];
-            if slot.state != State::Free && slot.expires <= now {
-                counters.frag_expired += u64::from(slot.state == State::Collecting);
-                self.free(at);
+            if slot.state == State::Free || slot.expires > now {
+                continue;
             }
+            if slot.state == State::Collecting {
+                given_up += 1;
+                if let Some((link, first)) = &slot.first {
+                    let len = first.end as usize - usize::from(first.at);
+                    tell(link, first, slot.buffer.get(HEADERS_MAX..HEADERS_MAX + len).unwrap_or(&[]));
+                }
+            }
+            self.free(at);
         }
+        given_up
     }
 
     /// The place of the packet that `part` belongs to: its own, a free one, or the oldest.
@@ -174,10 +184,13 @@ impl Fragments {
         let v4 = wire::is_v4(&part.peer);
         let name =
             Name { peer: part.peer, local: part.local, id: part.id, protocol: if v4 { part.protocol } else { 0 } };
-        self.expire(now, counters);
         let known = self.slots.iter().position(|s| s.state != State::Free && s.name == name);
         if let Some(known) = known {
-            return known;
+            if self.slots[known].expires > now {
+                return known;
+            }
+            counters.frag_expired += u64::from(self.slots[known].state == State::Collecting);
+            self.free(known);
         }
         let free = self.slots.iter().position(|s| s.state == State::Free);
         let at = free.unwrap_or_else(|| {

@@ -134,5 +134,5 @@ pub const FRAGMENT_SLOTS: usize = 16;
 pub const FRAGMENT_LIFE_V4_US: u64 = 30_000_000;
 /// The same over IPv6, microseconds (RFC 8200 4.5).
 pub const FRAGMENT_LIFE_V6_US: u64 = 60_000_000;
-/// ICMPv6 errors sent, per second and shard.
+/// ICMP errors sent, per second and shard.
 pub const ICMP_ERRORS_PER_S: u32 = 100;

@@ -127,6 +127,35 @@ fn fragments_that_lead_nowhere_are_counted() {
     assert_eq!(w.counters().frag_expired, FRAGMENT_SLOTS as u64);
 }
 
+/// RFC 1122 3.3.2, RFC 8200 4.5: who sent the first part learns that the rest did not come, and from what.
+#[test]
+fn senders_of_half_packets_are_told() {
+    for v6 in [false, true] {
+        let mut w = if v6 { World::v6() } else { World::new() };
+        let frame = w.frame(&data(1, 1, &text(2000)));
+        let parts = split(&frame, 1448, 0x1234);
+        deliver(&mut w, [parts[0].clone()]);
+        w.pass(61_000);
+        assert_eq!((w.counters().frag_expired, w.counters().icmp_errors_sent), (1, 1));
+        let answer = w.queue.tx.pop_front().unwrap();
+        let parsed = wire::parse(&answer);
+        let (Kind::Icmp4(message) | Kind::Icmp6(message)) = parsed.kind else { panic!("{parsed:?}") };
+        assert!(checksum::verify_icmp(&answer, &message));
+        assert_eq!((message.peer, message.local), (w.key.local, w.key.peer));
+        let m = message.message(&answer);
+        assert_eq!(m[..2], if v6 { [3, 1] } else { [11, 1] });
+        let longest = if v6 { 1280 - 48 } else { 576 - 28 };
+        assert_eq!(m.len() - 8, longest);
+        assert_eq!(m[8..], parts[0][14..14 + longest], "the part, as it was sent");
+        w.silence();
+        // Without the first part there is nothing to quote.
+        deliver(&mut w, [parts[1].clone()]);
+        w.pass(61_000);
+        assert_eq!((w.counters().frag_expired, w.counters().icmp_errors_sent), (2, 1));
+        w.silence();
+    }
+}
+
 /// An IPv6 packet whose TCP segment follows `header`, an extension header with number `kind`.
 fn with_extension(frame: &[u8], kind: u8, header: &[u8]) -> Vec<u8> {
     let (front, tcp) = frame.split_at(54);
@@ -189,7 +218,7 @@ fn problems_are_told_and_point_at_what_is_wrong() {
         assert_eq!(m[8..], frame[14..], "case {n}");
         w.silence();
     }
-    assert_eq!(w.counters().icmp_problems_sent, 5);
+    assert_eq!(w.counters().icmp_errors_sent, 5);
     // Not for a group, not about an error, and not without limit.
     let mut group = with_extension(&plain, 51, &[6, 0, 0, 0, 0, 0, 0, 0]);
     group[0] = 0x33;
@@ -201,7 +230,7 @@ fn problems_are_told_and_point_at_what_is_wrong() {
     for _ in 0..200 {
         deliver(&mut w, [error.clone()]);
     }
-    assert_eq!((w.counters().icmp_problems_sent, w.counters().icmp_limited), (100, 105));
+    assert_eq!((w.counters().icmp_errors_sent, w.counters().icmp_limited), (100, 105));
     let long = with_extension(&w.frame(&data(1, 1, &text(1400))), 51, &[6, 0, 0, 0, 0, 0, 0, 0]);
     w.queue.tx.clear();
     w.pass(1000);

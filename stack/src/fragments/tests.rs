@@ -180,14 +180,28 @@ fn packets_are_told_apart() {
 fn what_does_not_come_in_time_is_given_up() {
     let tcp = content(128);
     let all = parts(1, 7, &tcp, 64);
+    for (n, told_of) in [(0, vec![tcp[..64].to_vec()]), (1, vec![])] {
+        let mut bench = Bench::new();
+        bench.take(T, &all[n]);
+        let over = T.plus_micros(30_000_000);
+        assert_eq!(bench.fragments.deadline(), Some(over));
+        let mut told = Vec::new();
+        assert_eq!(bench.fragments.expire(T.plus_micros(29_999_999), |_, _, _| panic!("too early")), 0);
+        assert_eq!(bench.fragments.expire(over, |_, _, bytes| told.push(bytes.to_vec())), 1);
+        assert_eq!((told, bench.fragments.deadline()), (told_of, None));
+        assert_eq!(bench.take(over, &all[1 - n]), None, "the other half is alone now");
+    }
+}
+
+#[test]
+fn a_part_that_comes_too_late_begins_anew() {
+    let all = parts(1, 7, &content(128), 64);
     let mut bench = Bench::new();
     bench.take(T, &all[0]);
-    assert_eq!(bench.fragments.deadline(), Some(T.plus_micros(30_000_000)));
-    bench.fragments.expire(T.plus_micros(29_999_999), &mut bench.counters);
-    assert_eq!(bench.counters.frag_expired, 0);
-    bench.fragments.expire(T.plus_micros(30_000_000), &mut bench.counters);
-    assert_eq!((bench.counters.frag_expired, bench.fragments.deadline()), (1, None));
-    assert_eq!(bench.take(T.plus_micros(30_000_000), &all[1]), None, "the other half is alone now");
+    let over = T.plus_micros(30_000_000);
+    assert_eq!(bench.take(over, &all[1]), None);
+    assert_eq!(bench.counters.frag_expired, 1);
+    assert!(bench.take(over, &all[0]).is_some());
 }
 
 #[test]

@@ -137,6 +137,29 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.fragments.give_back(&whole, buffer);
     }
 
+    /// Tells senders whose packets never became whole (RFC 1122 3.3.2, RFC 8200 4.5).
+    #[inline]
+    pub(super) fn give_up_fragments(&mut self, now: Instant, queue: &mut Q) {
+        if self.fragments.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        let Shard { fragments, responder, world, .. } = self;
+        let counters = &mut world.counters;
+        let given_up = fragments.expire(now, |link, first, content| {
+            let Some(mut frame) = queue.alloc_tx() else { return counters.tx_exhausted += 1 };
+            frame.set_len(frame.capacity());
+            match responder.tell_late(now, link, first, content, frame.bytes_mut(), counters) {
+                Some(len) => {
+                    frame.set_len(len);
+                    queue.tx(frame, TxOffload::NONE);
+                    counters.tx_frames += 1;
+                }
+                None => queue.release(frame),
+            }
+        });
+        counters.frag_expired += given_up;
+    }
+
     fn is_for_us(&mut self, link: &LinkView, segment: &Segment) -> bool {
         if let Err(reason) = self.responder.admit(link, segment) {
             reason.count(&mut self.world.counters);

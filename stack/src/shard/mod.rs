@@ -277,7 +277,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// What is due: half-open connections, TIME-WAIT, connections. Bounded; what is left over is due in the next turn.
     fn on_timers(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
         self.on_syn_timers(now, queue);
-        self.fragments.expire(now, &mut self.world.counters);
+        self.give_up_fragments(now, queue);
         self.on_time_wait_timers(now);
         let mut budget = TIMERS_PER_TURN as u32;
         while let Some(id) = self.wheel.pop_expired(now, &mut budget) {

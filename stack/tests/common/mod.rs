@@ -397,6 +397,8 @@ impl World {
         let parsed = wire::parse(&frame);
         let Kind::Tcp(s) = parsed.kind else { panic!("not TCP: {parsed:?}") };
         assert_eq!(verify_tcp(&frame, &s), Verdict::Valid);
+        let ip = s.packet(&frame);
+        assert!(ip[0] >> 4 == 6 || ip[6..8] == [0x40, 0], "Don't Fragment (RFC 1191)");
         assert_eq!((s.key.local, s.key.peer), (self.key.peer, self.key.local));
         assert_eq!((s.key.local_port, s.key.peer_port), (self.key.peer_port, self.key.local_port));
         assert_eq!((parsed.link.dst, parsed.link.src), (self.peer_mac, SERVER_MAC));

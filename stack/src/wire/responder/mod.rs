@@ -3,10 +3,10 @@
 
 mod arp;
 mod bucket;
+mod complaint;
 mod echo;
 mod gateway;
 mod neighbour;
-mod problem;
 
 use core::net::IpAddr;
 
@@ -59,7 +59,7 @@ pub struct Responder {
     prefixes: Vec<(u128, u128)>,
     gateways: Vec<Gateway>,
     echo: Bucket,
-    problems: Bucket,
+    errors: Bucket,
     announce: Announce,
     /// When [`poll`](Self::poll) has something to do at the earliest.
     due: Instant,
@@ -93,7 +93,7 @@ impl Responder {
             prefixes,
             gateways: Vec::new(),
             echo: Bucket::new(config.echo_limit_per_s),
-            problems: Bucket::new(crate::limits::ICMP_ERRORS_PER_S),
+            errors: Bucket::new(crate::limits::ICMP_ERRORS_PER_S),
             announce: Announce { rounds_left: ANNOUNCEMENTS, next: 0, due: Instant::ZERO },
             due: Instant::ZERO,
         };
