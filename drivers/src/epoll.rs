@@ -47,6 +47,8 @@ pub struct Config {
     /// Most connections of one source, an IPv4 address or an IPv6 /64; 0: as many as there are. Further ones are reset and
     /// counted.
     pub per_source: usize,
+    /// The kernel's name of the congestion control to use, such as `cubic`; `None`: whatever the kernel uses.
+    pub congestion: Option<&'static str>,
     /// Lets the other workers of this process listen on the same addresses; the kernel spreads connections over them.
     pub reuse_port: bool,
 }

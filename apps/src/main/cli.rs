@@ -122,6 +122,9 @@ pub(crate) struct NetworkArgs {
     /// Most live connections of one source, an IPv4 address or an IPv6 /64 [default: as many as there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Network")]
     pub(crate) connections_per_source: Option<u32>,
+    /// What moves the congestion window [default: cubic; on the epoll rung: the kernel's own]
+    #[arg(long, value_enum, help_heading = "Network")]
+    pub(crate) congestion: Option<Congestion>,
     /// How long a stop waits for connections that are still busy
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Network")]
     pub(crate) drain: u32,
@@ -280,6 +283,14 @@ pub(crate) enum Trigger {
     #[default]
     Level,
     Edge,
+}
+
+/// Congestion control.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Congestion {
+    #[default]
+    Cubic,
+    NewReno,
 }
 
 /// The name that a value of an option has on the command line.

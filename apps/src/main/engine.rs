@@ -4,6 +4,7 @@ use crate::apps::Apps;
 use crate::worker::{Engine, Turn};
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::epoll::{Config, Host};
+use khamsin_stack::recovery::Algorithm;
 use khamsin_stack::{CloseReason, Instant, Queue, Shard, ShardConfig};
 use std::io;
 use std::time::Duration;
@@ -74,8 +75,10 @@ pub(crate) struct OwnStack<Q: Queue> {
 
 impl<Q: Queue> OwnStack<Q> {
     /// A stack set up as `config` says, over `queue`, for `apps`.
-    pub(crate) fn new(config: ShardConfig, queue: Q, apps: Apps) -> Self {
-        OwnStack { shard: Shard::new(config, queue.caps()), mtu_max: queue.caps().mtu, queue, apps }
+    pub(crate) fn new(config: ShardConfig, algorithm: Algorithm, queue: Q, apps: Apps) -> Self {
+        let mut shard = Shard::new(config, queue.caps());
+        shard.set_algorithm(algorithm);
+        OwnStack { shard, mtu_max: queue.caps().mtu, queue, apps }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rungs that carry frames: opens their queues and puts a stack of our own on each.
 
+use crate::cli::Congestion;
 use crate::engine::OwnStack;
 use crate::open::{Opener, interface_addresses};
 use crate::server::{Crew, Maker, Running};
@@ -9,6 +10,7 @@ use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::group::Group;
 use khamsin_drivers::{link, tap};
 use khamsin_stack::limits::Limits;
+use khamsin_stack::recovery::Algorithm;
 use khamsin_stack::{Addresses, Queue, ShardConfig, stray};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -132,6 +134,10 @@ impl Opener<'_> {
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(|e| format!("the kernel gave no random bytes: {e}"))?;
         let bells = self.bells.clone();
         let links = stray::links(shards, move |shard: usize| bells.iter().skip(shard).take(1).for_each(Doorbell::ring));
+        let algorithm = match self.network().congestion.unwrap_or_default() {
+            Congestion::Cubic => Algorithm::Cubic,
+            Congestion::NewReno => Algorithm::NewReno,
+        };
         let shares = shards.max(1);
         let limits = Limits {
             per_source: self.network().per_source.div_ceil(shares),
@@ -147,7 +153,7 @@ impl Opener<'_> {
                 strays: (shards > 1).then_some(link),
             };
             let recipe = self.recipe.clone();
-            Box::new(move || Ok(OwnStack::new(config, queue, recipe.apps()))) as Maker<OwnStack<Q>>
+            Box::new(move || Ok(OwnStack::new(config, algorithm, queue, recipe.apps()))) as Maker<OwnStack<Q>>
         });
         self.crew(makers.collect())
     }

@@ -1,7 +1,7 @@
 //! Tries rungs for real: opens devices and starts workers on them, or says why not.
 
 use crate::apps::Recipe;
-use crate::cli::{AddressPrefix, Trigger};
+use crate::cli::{AddressPrefix, Congestion, Trigger};
 use crate::engine::KernelSockets;
 use crate::ladder::Prober;
 use crate::options::{Network, Options};
@@ -70,6 +70,10 @@ impl<'a> Opener<'a> {
             },
             connections: self.network().connections.div_ceil(workers),
             per_source: self.network().per_source.div_ceil(workers),
+            congestion: self.network().congestion.map(|c| match c {
+                Congestion::Cubic => "cubic",
+                Congestion::NewReno => "reno",
+            }),
             reuse_port: workers > 1,
         };
         let makers = self.bells.iter().map(|bell| {

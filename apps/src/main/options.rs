@@ -46,6 +46,7 @@ pub(crate) struct Network {
     pub(crate) connections: usize,
     /// Of one source, over all workers; 0: no limit.
     pub(crate) per_source: usize,
+    pub(crate) congestion: Option<Congestion>,
     pub(crate) drain: Duration,
 }
 
@@ -127,6 +128,7 @@ impl TryFrom<NetworkArgs> for Network {
             poll: args.poll,
             trigger: args.trigger.unwrap_or_default(),
             connections: args.connections as usize,
+            congestion: args.congestion,
             per_source: args.connections_per_source.unwrap_or(0) as usize,
             drain: Duration::from_secs(args.drain.into()),
         })

@@ -59,6 +59,9 @@ fn open_one(config: &Config, address: SocketAddr, listener: Listener) -> Result<
     // RFC 6093 asks and as the bypass stack has it.
     sockopt::set_tcp_nodelay(&fd, true).map_err(failed("TCP_NODELAY"))?;
     sockopt::set_socket_oobinline(&fd, true).map_err(failed("SO_OOBINLINE"))?;
+    if let Some(name) = config.congestion {
+        sockopt::set_tcp_congestion(&fd, name).map_err(failed("TCP_CONGESTION"))?;
+    }
     bind(&fd, &address).map_err(|e| match e {
         Errno::ADDRINUSE => OpenError::InUse(address),
         Errno::ACCESS | Errno::PERM => OpenError::Forbidden(address),

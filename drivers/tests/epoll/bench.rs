@@ -193,7 +193,7 @@ impl Bench {
     pub(crate) fn with_limits(trigger: Trigger, connections: usize, per_source: usize) -> Self {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = (0..ALL.len()).map(|app| (any, Listener { app, port: 0 })).collect();
-        let config = Config { listeners, trigger, connections, per_source, reuse_port: false };
+        let config = Config { listeners, trigger, connections, per_source, congestion: None, reuse_port: false };
         let host = Host::open(&config, Doorbell::new().unwrap()).unwrap();
         let addresses = host.local_addrs();
         Bench { host, app: TestApp::new(), now: Instant::from_millis(5), addresses }

@@ -197,7 +197,7 @@ fn both_families_on_one_port(trigger: Trigger) {
         let listeners =
             addresses.iter().map(|a| (a.parse().unwrap(), Listener { app: 0, port: 0 })).collect::<Vec<_>>();
         Host::open(
-            &Config { listeners, trigger, connections: 4, per_source: 0, reuse_port: false },
+            &Config { listeners, trigger, connections: 4, per_source: 0, congestion: None, reuse_port: false },
             Doorbell::new().unwrap(),
         )
     };
@@ -223,7 +223,8 @@ fn both_families_on_one_port(trigger: Trigger) {
 
 fn the_doorbell_ends_a_wait(trigger: Trigger) {
     let bell = Doorbell::new().unwrap();
-    let config = Config { listeners: vec![], trigger, connections: 1, per_source: 0, reuse_port: false };
+    let config =
+        Config { listeners: vec![], trigger, connections: 1, per_source: 0, congestion: None, reuse_port: false };
     let mut app = Bench::new(trigger, 1).app;
     let mut host: Host<crate::bench::TestApp> = Host::open(&config, bell.clone()).unwrap();
     bell.ring();

@@ -39,7 +39,12 @@ impl Ecn {
         self.agreed && flags.intersects(Flags::ECE)
     }
 
-    /// The congestion window was reduced for a mark: the next new text says so.
+    #[inline]
+    pub(super) fn is_agreed(&self) -> bool {
+        self.agreed
+    }
+
+    /// The congestion window was reduced: the next new text says so.
     pub(super) fn reduced(&mut self) {
         self.reduced = self.agreed;
     }

@@ -157,7 +157,7 @@ impl<S> Connection<S> {
         let outcome = tx.sender.on_ack(env.now, &news);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
-        if ece && tx.sender.take_cwr() {
+        if self.ecn.is_agreed() && tx.sender.take_cwr() {
             self.ecn.reduced();
         }
         if outcome.newly_acked > 0 {

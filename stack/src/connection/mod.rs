@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) hold: HoldPool,
     pub(crate) counters: Counters,
     pub(crate) caps: Caps,
+    /// Of connections to come.
+    pub(crate) algorithm: Algorithm,
     pub(crate) pmtu: PmtuCache,
     /// Where a segment with IP options or extension headers is rebuilt without them.
     pub(crate) plain: Box<[u8]>,
@@ -172,7 +174,7 @@ impl<S> Connection<S> {
         let (path, mss) = Path::new(now, world, &syn.key, syn.peer_mss, options);
         let our_mss = link_mss(&world.caps, &syn.key);
         let base = syn.iss.wrapping_add(1);
-        let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: Algorithm::default() };
+        let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: world.algorithm };
         let mut sender = Sender::new(&setup);
         if syn.was_lost() {
             sender.handshake_was_lost();

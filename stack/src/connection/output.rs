@@ -34,9 +34,9 @@ impl<S> Connection<S> {
 
     fn send_again<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Result<(), Blocked> {
         while let Some((offset, len)) = self.tx.sender.next_retransmission() {
-            let len = u64::from(len).min(u64::from(self.tx.mss));
+            let len = u64::from(len).min(self.largest_frame(env));
             self.send_data(env, offset, len)?;
-            env.world.counters.retransmitted += 1;
+            env.world.counters.retransmitted += len.div_ceil(u64::from(self.tx.mss));
             self.tx.sender.retransmitted(env.now, offset, len);
         }
         Ok(())

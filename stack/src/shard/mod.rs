@@ -25,6 +25,7 @@ use crate::machine::Machine;
 use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
 use crate::reassembly::HoldPool;
+use crate::recovery::Algorithm;
 use crate::sources::Sources;
 use crate::store::BlockPool;
 use crate::stray::StrayLink;
@@ -145,6 +146,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 hold: HoldPool::new(limits.hold_blocks),
                 counters: Counters::default(),
                 caps,
+                algorithm: Algorithm::default(),
                 pmtu: PmtuCache::new([seed(8), seed(24)]),
                 plain: vec![0; 65_536 + 64].into(),
             },
@@ -237,6 +239,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 connection.on_link_mtu(now, &self.world);
             }
         }
+    }
+
+    /// Chooses what moves the congestion window of connections to come; at first it is CUBIC.
+    pub fn set_algorithm(&mut self, algorithm: Algorithm) {
+        self.world.algorithm = algorithm;
     }
 
     /// Connections that are established.

@@ -128,7 +128,14 @@ fn serve_xdp(mode: af_xdp::Mode, address: IpAddr, app: Recorded, shared: &Shared
 
 fn serve_sockets(trigger: Trigger, address: IpAddr, mut app: Recorded, shared: &Shared) -> Result<Vec<Record>> {
     let listeners = listeners().into_iter().map(|l| (SocketAddr::new(address, l.port), l)).collect();
-    let config = epoll::Config { listeners, trigger, connections: CONNECTIONS, per_source: 0, reuse_port: false };
+    let config = epoll::Config {
+        listeners,
+        trigger,
+        connections: CONNECTIONS,
+        per_source: 0,
+        congestion: None,
+        reuse_port: false,
+    };
     let mut host = epoll::Host::open(&config, Doorbell::new()?)?;
     shared.ready.store(true, Ordering::Release);
     while !shared.stop.load(Ordering::Acquire) {

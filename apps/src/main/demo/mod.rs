@@ -127,6 +127,7 @@ fn plain() -> Network {
         trigger: Trigger::Level,
         connections: 1024,
         per_source: 0,
+        congestion: None,
         drain: Duration::from_secs(1),
     }
 }
