@@ -95,6 +95,7 @@ fn table(scripts: &[Arc<Script>]) -> String {
     for script in scripts {
         if let Linux::Differs(reason) = &script.header.linux {
             let (clauses, why) = (&script.header.clauses, script.header.why.join(" "));
+            let [why, reason] = [&why, reason].map(|cell| cell.replace('|', "\\|"));
             let _ = writeln!(text, "| `{}` | {clauses} | {why} | {reason} |", name(script));
         }
     }

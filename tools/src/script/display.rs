@@ -102,6 +102,7 @@ impl Display for Event {
             Event::Out(packet) => write!(f, "> {packet}"),
             Event::App(command) => write!(f, "{command}"),
             Event::Silence => f.write_str("silence"),
+            Event::Anything => f.write_str("anything"),
         }
     }
 }

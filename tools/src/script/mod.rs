@@ -18,7 +18,8 @@ mod tests;
 
 pub use kernel::{Against, kernel_refusal, run_kernel};
 pub use model::{
-    Body, Command, Event, Family, Header, Icmp, Line, Linux, Marks, Packet, Script, Tcp, TcpOption, Trouble, When,
+    BURST_FROM, BURST_PIECE, Body, Command, Event, Family, Header, Icmp, Line, Linux, Marks, Packet, Script, Tcp,
+    TcpOption, Trouble, When,
 };
 pub use parse::ParseError;
 pub use play::{Mismatch, Report};

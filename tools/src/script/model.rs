@@ -104,8 +104,10 @@ pub enum Event {
     Out(Packet),
     /// The server's application does or sees something.
     App(Command),
-    /// The server sends nothing up to here.
+    /// `silence`: the server sends nothing up to here.
     Silence,
+    /// `anything`: what the server sends up to here is not compared, but for its checksums and its bytes.
+    Anything,
 }
 
 /// A packet, or what one must look like.
@@ -137,6 +139,11 @@ pub enum Body {
     Icmp(Icmp),
 }
 
+/// From so many bytes of payload on, what the peer sends is cut into segments: 1,401.
+pub const BURST_FROM: u32 = 1401;
+/// Bytes of payload of those, but for the last.
+pub const BURST_PIECE: u32 = 1000;
+
 /// A TCP segment. Sequence numbers count from their sender's initial one, acknowledgement numbers from the other's.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tcp {
@@ -144,7 +151,8 @@ pub struct Tcp {
     pub flags: Flags,
     /// First sequence number.
     pub seq: u32,
-    /// Bytes of payload: byte `n` of a stream is always `n` modulo 251.
+    /// Bytes of payload: byte `n` of a stream is always `n` modulo 251. More than [`BURST_FROM`] from the peer are sent in
+    /// segments of [`BURST_PIECE`].
     pub len: u32,
     /// `ack N`.
     pub ack: Option<u32>,

@@ -188,6 +188,7 @@ fn command(text: &str) -> Parsed<Event> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let command = match words[..] {
         ["silence"] => return Ok(Event::Silence),
+        ["anything"] => return Ok(Event::Anything),
         ["accept"] => Command::Accept,
         ["read", n] => Command::Read(number(n)?),
         ["write", n] => Command::Write(number(n)?),
@@ -201,7 +202,7 @@ fn command(text: &str) -> Parsed<Event> {
         _ => {
             return Err(format!(
                 "`{text}` is neither a packet (`<`, `>`) nor a command: accept, read N, write N, shutdown, close, abort, \
-                 expect eof|reset|timeout|open, silence"
+                 expect eof|reset|timeout|open, silence, anything"
             ));
         }
     };

@@ -2,8 +2,9 @@
 
 use super::compare::differences;
 use super::display::Seconds;
-use super::model::{Body, Command, Event, Family, Line, Packet, Script, When};
+use super::model::{BURST_FROM, BURST_PIECE, Body, Command, Event, Family, Line, Packet, Script, Tcp, When};
 use super::wire::{Conversation, Seen};
+use khamsin_stack::wire::Flags;
 use std::fmt;
 
 /// How long `*` waits, microseconds.
@@ -109,19 +110,24 @@ impl<S: Stage> Player<'_, S> {
         if let Event::Out(expected) = &line.event {
             return self.expect(expected, from, to);
         }
+        if line.event == Event::Anything {
+            while self.next(from)?.is_some() {}
+        }
         self.quiet_until(from)?;
         let now = self.stage.now();
         match &line.event {
             Event::In(packet) => {
                 self.note(now, '<', packet);
-                let frame = self.conversation.encode(packet);
-                self.stage.send(&frame)?;
+                for piece in pieces(packet) {
+                    let frame = self.conversation.encode(&piece);
+                    self.stage.send(&frame)?;
+                }
             }
             Event::App(command) => {
                 self.trace.push(format!("{} {command}", Seconds(now)));
                 self.stage.command(command)?;
             }
-            Event::Silence | Event::Out(_) => {}
+            Event::Silence | Event::Anything | Event::Out(_) => {}
         }
         // Lines that follow count from when this was to happen: a late start is made up for.
         self.last = from.max(self.last);
@@ -177,6 +183,22 @@ impl<S: Stage> Player<'_, S> {
     fn note(&mut self, at: u64, direction: char, packet: &Packet) {
         self.trace.push(format!("{} {direction} {}", Seconds(at), shown(packet)));
     }
+}
+
+/// What is longer than a frame goes in several; flags that end something are the last one's.
+fn pieces(packet: &Packet) -> Vec<Packet> {
+    let Body::Tcp(whole) = &packet.body else { return vec![packet.clone()] };
+    if whole.len < BURST_FROM {
+        return vec![packet.clone()];
+    }
+    let piece = |at: u32| {
+        let len = BURST_PIECE.min(whole.len - at);
+        let last = at + len == whole.len;
+        let flags = if last { whole.flags } else { Flags(whole.flags.0 & !(Flags::FIN.0 | Flags::PSH.0)) };
+        let tcp = Tcp { flags, seq: whole.seq.wrapping_add(at), len, ..whole.clone() };
+        Packet { marks: packet.marks, body: Body::Tcp(tcp) }
+    };
+    (0..whole.len).step_by(BURST_PIECE as usize).map(piece).collect()
 }
 
 /// A packet for messages: most have nothing in their ECN field.

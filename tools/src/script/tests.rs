@@ -16,6 +16,7 @@ const SCRIPT: &str = "\
 * > R. 1:1(0) ack 11
 +0 < icmp unreachable frag_needed mtu 1300 [1:1461(1460)]
 +3 silence
++3 anything
 ";
 
 #[test]
@@ -63,7 +64,7 @@ fn run(lines: &str) -> Result<Vec<Report>, Box<Mismatch>> {
 #[test]
 fn a_server_that_does_what_it_should_passes() {
     let reports =
-        run("+0 accept\n+0 < P. 1:6(5) ack 1\n+0 read 5\n+0 write 5\n+0 > P. 1:6(5) ack 6\n+.1 < . 6:6(0) ack 6\n")
+        run("+0 accept\n+0 < P. 1:6(5) ack 1\n+0~+.05 > . 1:1(0) ack 6\n+0 read 5\n+0 write 5\n+0 > P. 1:6(5) ack 6\n+.1 < . 6:6(0) ack 6\n")
             .unwrap();
     assert_eq!(reports.len(), 2, "over both versions of IP");
     assert!(reports[0].trace.iter().any(|line| line == ".1 > P. 1:6(5) ack 6 win 65530"), "{:#?}", reports[0].trace);

@@ -117,7 +117,7 @@ fn span(word: &str) -> Parsed<(u32, u32)> {
         Some((first.parse::<u32>().ok()?, end.parse::<u32>().ok()?, len.parse::<u32>().ok()?))
     };
     let (first, end, len) = parts().ok_or_else(|| format!("`{word}` should look like `1:1001(1000)`"))?;
-    if first.wrapping_add(len) != end || len > 65_000 {
+    if first.wrapping_add(len) != end || len > 1_000_000 {
         return Err(format!("`{word}`: {first} and {len} make {}", first.wrapping_add(len)));
     }
     Ok((first, len))
