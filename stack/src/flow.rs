@@ -85,7 +85,8 @@ impl FlowTable {
 
     /// The value stored under `hash` for which `same` says that it is the flow looked for. `same` is asked only about
     /// values whose 31 tag bits agree.
-    #[inline]
+    // Once for each segment; the compiler would call it where two callers share a closure.
+    #[inline(always)]
     pub fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
         let tag = tag(hash);
         let mut at = self.home(tag);

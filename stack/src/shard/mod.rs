@@ -277,8 +277,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let tables = [self.syn.deadline(), self.time_wait.deadline(), self.fragments.deadline()];
-        tables.into_iter().chain([self.wheel.next_deadline(), self.responder.deadline()]).flatten().min()
+        let (wheel, responder) = (self.wheel.next_deadline(), self.responder.deadline());
+        [wheel, self.syn.deadline(), self.time_wait.deadline(), responder, self.fragments.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What is due: half-open connections, TIME-WAIT, connections. Bounded; what is left over is due in the next turn.
