@@ -63,6 +63,8 @@ pub const SYN_SHARE_MIN: usize = 16;
 pub const READY_PASSES: usize = 8;
 /// Timers served in one turn; the rest waits for the next.
 pub const TIMERS_PER_TURN: usize = 256;
+/// Whole bursts received in a row after which timers are looked at although more frames may wait.
+pub const WHOLE_BURSTS_MAX: u32 = 32;
 /// Frames of other shards looked at in one turn.
 pub const STRAYS_PER_TURN: usize = 64;
 /// Frames that wait for one shard on their way from the others.

@@ -4,7 +4,9 @@
 mod common;
 use common::*;
 use khamsin_stack::limits::Limits;
+use khamsin_stack::queue::BURST;
 use khamsin_stack::wire::Flags;
+use std::time::Duration;
 
 /// A world with `blocks` of send store, and a connection whose peer asked for 100,000 bytes and acknowledges none.
 fn hungry(blocks: usize) -> World {
@@ -90,6 +92,40 @@ fn room_is_announced_before_the_store_is_empty() {
         }
         assert!(end > 90_000, "asks first: {asks_first}, {end}");
     }
+}
+
+/// A loop that was held up finds ACKs in the ring for what its timers would take for lost.
+#[test]
+fn timers_wait_until_the_ring_has_been_read() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"big"));
+    assert_eq!(w.queue.tx.len(), 10);
+    w.queue.tx.clear();
+    w.now += Duration::from_secs(3);
+    w.queue.rx.extend(vec![vec![0xff; 60]; 3 * BURST]);
+    w.queue(&ack(4, 14_601));
+    for _ in 0..3 {
+        assert!(w.turn().busy);
+        w.silence();
+    }
+    w.turn();
+    assert_eq!(w.next().expect("new data").seq, 14_601);
+    assert_eq!(w.counters().retransmitted, 0);
+}
+
+/// A ring that is never empty does not stop them.
+#[test]
+fn timers_do_not_wait_for_ever() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"big"));
+    w.queue.tx.clear();
+    w.now += Duration::from_secs(3);
+    w.queue.rx.extend(vec![vec![0xff; 60]; 40 * BURST]);
+    let turns = (1..=40).find(|_| {
+        w.turn();
+        !w.queue.tx.is_empty()
+    });
+    assert_eq!(turns, Some(32));
 }
 
 /// `ready` is level-triggered after `expired` too.

@@ -20,7 +20,7 @@ use crate::flow::FlowTable;
 use crate::fragments::Fragments;
 use crate::isn::IsnSource;
 use crate::limiter::Limiter;
-use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN};
+use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN, WHOLE_BURSTS_MAX};
 use crate::machine::Machine;
 use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
@@ -90,6 +90,8 @@ pub struct Shard<A: App, Q: Queue> {
     /// Connections that want another turn without an event.
     pending: Vec<u32>,
     burst: Vec<Q::Frame>,
+    /// Bursts in a row that were as large as they may be, after which there may be more in the ring.
+    whole_bursts: u32,
     /// What the frames of a burst are, and the hashes of their flows.
     parsed: Vec<(Parsed, u64)>,
     frame: Option<Q::Frame>,
@@ -175,6 +177,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             touched: Vec::with_capacity(limits.connections.min(4096)),
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
+            whole_bursts: 0,
             parsed: Vec::with_capacity(BURST),
             frame: None,
             draining: false,
@@ -190,7 +193,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.on_burst(now, queue, app, &mut burst);
         self.burst = burst;
         let strays = self.take_strays(now, queue, app);
-        self.on_timers(now, queue, app);
+        // Timers take silence for loss, and what still lies in the ring is no silence: a loop that was held up would send again
+        // what has been acknowledged long ago. So they wait while frames come in whole bursts, but not for ever.
+        self.whole_bursts = if received == BURST { (self.whole_bursts + 1) % WHOLE_BURSTS_MAX } else { 0 };
+        if self.whole_bursts == 0 {
+            self.on_timers(now, queue, app);
+        }
         self.serve_touched(now, queue, app);
         self.send_own(now, queue);
         queue.end();
