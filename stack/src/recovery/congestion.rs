@@ -109,13 +109,14 @@ impl Congestion {
         .min(WINDOW_MAX);
     }
 
-    /// Congestion: `ssthresh` is set, the window itself is brought there by the caller. `flight`: bytes on their way.
+    /// Congestion: `ssthresh` is set, the window itself is brought there by the caller. `flight`: bytes on their
+    /// way; what exceeds the window was let go by duplicates and is no measure of the path.
     pub(super) fn reduce(&mut self, flight: u64, mss: u32) {
         let target = match &mut self.law {
             Law::Cubic(cubic) => cubic.reduce(self.cwnd),
             Law::NewReno { acked } => {
                 *acked = 0;
-                (flight / 2).min(u64::from(WINDOW_MAX)) as u32
+                (flight.min(u64::from(self.cwnd)) / 2) as u32
             }
         };
         self.ssthresh = target.max(2 * mss);

@@ -161,7 +161,9 @@ impl Sender {
 
     /// RFC 3168 6.1.2: a mark costs what a loss costs, at most once for each window of data.
     pub(super) fn on_ece(&mut self, delivered: u64) {
-        if self.mode != Mode::Open || self.is_idle() {
+        // Until something behind the last reduction is acknowledged, the peer may not have seen CWR.
+        let told = self.repair.as_deref().is_none_or(|repair| repair.recover == 0 || self.una > repair.recover);
+        if self.mode != Mode::Open || self.is_idle() || !told {
             return;
         }
         self.start_reduction(delivered);

@@ -1,0 +1,110 @@
+//! The scoreboard itself.
+
+use super::*;
+use crate::recovery::scoreboard::{RUNS_MAX, Scoreboard};
+
+/// Sends `segments` of 1000 bytes, each at its own instant.
+fn spread(segments: u64) -> Scoreboard {
+    let mut board = Scoreboard::new();
+    for i in 0..segments {
+        board.push(ms(i), i * MSS, 1000, 1000);
+    }
+    board.settle();
+    board
+}
+
+#[test]
+fn a_burst_is_one_run() {
+    let mut board = Scoreboard::new();
+    for i in 0..1000 {
+        board.push(ms(5), i * MSS, 1000, 1000);
+    }
+    assert_eq!(board.runs(), 1);
+    board.push(ms(5), 1_000_000, 10, 1000);
+    board.push(ms(5), 1_000_010, 1000, 1000);
+    assert_eq!(board.runs(), 2, "a short segment ends it");
+    board.audit(0, 1_001_010);
+}
+
+#[test]
+fn reports_split_and_join() {
+    let mut board = spread(1);
+    board.push(ms(7), MSS, 99_000, 1000);
+    board.settle();
+    let mut seen = vec![];
+    for (left, right) in [(10, 20), (30, 40), (20, 30), (10, 40), (0, 1)] {
+        board.sack(left * MSS, right * MSS, |run| seen.push((run.start / MSS, run.end() / MSS)));
+        board.audit(0, 100 * MSS);
+    }
+    assert_eq!(seen, [(10, 20), (30, 40), (20, 30), (0, 1)], "each byte once");
+    assert_eq!((board.runs(), board.sacked()), (4, 31_000));
+    board.ack(15 * MSS, |_| {});
+    board.audit(15 * MSS, 100 * MSS);
+    assert_eq!(board.sacked(), 25_000);
+}
+
+/// A hostile peer reports single bytes, or every second segment.
+#[test]
+fn a_peer_cannot_split_finer_than_segments() {
+    let mut board = spread(1);
+    board.push(ms(7), MSS, 999_000, 1000);
+    board.settle();
+    for at in (1500..1_000_000).step_by(997) {
+        board.sack(at, at + 996, |_| panic!("no whole segment"));
+    }
+    assert_eq!(board.runs(), 2);
+    for i in (1..1000).step_by(2) {
+        board.sack(i * MSS - 1, (i + 1) * MSS + 1, |_| {});
+    }
+    board.audit(0, 1000 * MSS);
+    assert_eq!(board.runs(), 1000);
+}
+
+#[test]
+fn nothing_makes_it_grow_without_bound() {
+    let mut board = Scoreboard::new();
+    for i in 0..3 * RUNS_MAX as u64 {
+        board.push(ms(i), i, 1, 1000);
+    }
+    assert!(board.runs() <= RUNS_MAX + 1);
+    board.settle();
+    board.audit(0, 3 * RUNS_MAX as u64);
+    for i in 0..RUNS_MAX as u64 {
+        board.sack(2 * i, 2 * i + 1, |_| {});
+    }
+    assert!(board.runs() <= RUNS_MAX + 2);
+    board.audit(0, 3 * RUNS_MAX as u64);
+}
+
+/// Whatever a peer reports, no ACK costs more than its share: a storm over thousands of runs ends at once.
+#[test]
+fn a_storm_of_reports_is_survived() {
+    let mut s = Sender::new(&Setup { mss: 1000, window: 1 << 30, sack: true, algorithm: Algorithm::Cubic });
+    s.seed_rtt(ms(0), 20_000);
+    let mut now = ms(1);
+    while s.cwnd() < 4_000_000 {
+        send(&mut s, now, MUCH);
+        now = now.plus_micros(20_000);
+        let to = s.nxt();
+        on_ack(&mut s, now, to, Some(1 << 30), true);
+    }
+    for _ in 0..4000 {
+        now = now.plus_micros(10);
+        let (offset, len) = (s.nxt(), MSS);
+        s.sent(now, offset, len);
+    }
+    let (una, end) = (s.una(), s.nxt());
+    for i in 0..200_000u64 {
+        now = now.plus_micros(1);
+        let at = |k: u64| una + (i * 7919 + k * 104_729) % 3990 * MSS;
+        let blocks = [(at(1), at(1) + MSS), (at(2), at(2) + 3 * MSS), (at(3), end), (una + MSS, end - MSS)];
+        s.on_ack(
+            now,
+            &Ack { ack: una, window: Some(1 << 30), pure: true, sack: &blocks[..(i % 5) as usize], ..Ack::default() },
+        );
+        if i % 100 == 0 {
+            resend(&mut s, now);
+        }
+    }
+    s.board().audit(una, s.nxt());
+}

@@ -1,0 +1,115 @@
+//! Reductions that were wrong: RFC 3522, 3708, 4015, 5682.
+
+use super::*;
+
+/// Forty segments in flight since 61 ms, the window full.
+fn full_window() -> (Sender, u64) {
+    let mut s = sacker();
+    for round in 0..2 {
+        send(&mut s, ms(1 + 20 * round), MUCH);
+        let to = s.nxt();
+        ack(&mut s, ms(21 + 20 * round), to);
+    }
+    let una = s.una() / MSS;
+    assert_eq!(send(&mut s, ms(61), 41 * MSS), 40 * MSS);
+    (s, una)
+}
+
+/// A fast retransmit of something that was merely late, and the peer says that it has it twice (RFC 3708 3).
+#[test]
+fn dsack_of_all_that_went_again_takes_the_reduction_back() {
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 2, una + 6)]);
+    assert_eq!(resend(&mut s, ms(81)).len(), 2);
+    assert!(s.cwnd() < 41_000);
+    sacked(&mut s, ms(83), una + 6, &[]);
+    assert!(!sacked(&mut s, ms(101), una + 10, &[(una, una + 1)]).undone, "one of two");
+    assert!(sacked(&mut s, ms(101), una + 10, &[(una + 1, una + 2)]).undone);
+    assert!(!s.in_recovery());
+    assert!(s.cwnd() >= 40_000 && s.ssthresh() == u32::MAX, "{} {}", s.cwnd(), s.ssthresh());
+}
+
+#[test]
+fn a_duplicate_that_only_one_of_two_had_takes_nothing_back() {
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 2, una + 6)]);
+    resend(&mut s, ms(81));
+    sacked(&mut s, ms(101), una + 40, &[(una, una + 1)]);
+    assert!(!s.in_recovery() && s.ssthresh() < u32::MAX);
+}
+
+/// RFC 3522 3.2: the ACK of the retransmitted segment echoes the first copy's timestamp.
+#[test]
+fn a_timestamp_of_the_first_copy_takes_it_back() {
+    for (echoed, undone) in [(Some(ms(61)), true), (Some(ms(81)), false), (None, false)] {
+        let (mut s, una) = full_window();
+        sacked(&mut s, ms(81), una, &[(una + 1, una + 6)]);
+        assert_eq!(resend(&mut s, ms(81)).len(), 1);
+        let news = Ack { ack: (una + 6) * MSS, window: Some(1 << 20), pure: true, echoed, ..Ack::default() };
+        assert_eq!(s.on_ack(ms(82), &news).undone, undone, "{echoed:?}");
+        assert_eq!(s.in_recovery(), !undone);
+    }
+}
+
+/// An ACK for what a former recovery sent again says nothing about the present one.
+#[test]
+fn a_timestamp_of_an_earlier_retransmission_takes_nothing_back() {
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 1, una + 30)]);
+    resend(&mut s, ms(81));
+    // In recovery something new is lost and sent again, and the recovery ends before its ACK comes.
+    let new = send(&mut s, ms(81), MUCH) / MSS;
+    assert!(new > 4);
+    sacked(&mut s, ms(101), una + 40, &[(una + 41, una + 40 + new)]);
+    assert_eq!(resend(&mut s, ms(101)), [((una + 40) * MSS, 1000)]);
+    send(&mut s, ms(102), MUCH);
+    sacked(&mut s, ms(120), una + 40, &[(una + 42 + new, una + 46 + new), (una + 41, una + 40 + new)]);
+    resend(&mut s, ms(120));
+    let echoed = Some(ms(101));
+    let news = Ack { ack: (una + 40 + new) * MSS, window: Some(1 << 20), pure: true, echoed, ..Ack::default() };
+    assert!(!s.on_ack(ms(121), &news).undone);
+}
+
+/// RFC 5682 2.1: after a timeout the first ACK lets new data go; if the second moves on, nothing had been lost.
+#[test]
+fn a_timeout_that_was_too_early_is_taken_back() {
+    for sack in [true, false] {
+        let mut s = Sender::new(&Setup { mss: 1000, window: 1 << 20, sack, algorithm: Algorithm::Cubic });
+        s.seed_rtt(ms(0), 20_000);
+        send(&mut s, ms(1), MUCH);
+        let mut at = s.deadline().expect("a timer runs");
+        if sack {
+            assert_eq!(s.on_timeout(at), Timeout::TailLoss);
+            send(&mut s, at, MUCH);
+            at = s.deadline().expect("a timer runs");
+        }
+        let before = s.nxt();
+        assert_eq!(s.on_timeout(at), Timeout::Retransmit);
+        assert_eq!(resend(&mut s, at), [(0, 1000)]);
+        ack(&mut s, at.plus_micros(1000), MSS);
+        assert_eq!(resend(&mut s, at.plus_micros(1000)), [], "step 2b: new data first");
+        assert_eq!(send(&mut s, at.plus_micros(1000), MUCH), 2 * MSS);
+        assert_eq!(s.nxt(), before + 2 * MSS);
+        let outcome = ack(&mut s, at.plus_micros(2000), 2 * MSS);
+        assert!(outcome.undone, "SACK {sack}: step 3b");
+        assert!(!s.in_recovery() && s.cwnd() >= 10_000 && s.ssthresh() == u32::MAX);
+        assert_eq!(resend(&mut s, at.plus_micros(2000)), []);
+    }
+}
+
+/// RFC 5682 2.1 step 3a: duplicates after the new data mean that the loss was real.
+#[test]
+fn a_timeout_that_was_right_stays() {
+    let mut s = sender();
+    s.seed_rtt(ms(0), 20_000);
+    send(&mut s, ms(1), MUCH);
+    assert_eq!(s.on_timeout(ms(221)), Timeout::Retransmit);
+    resend(&mut s, ms(221));
+    ack(&mut s, ms(241), MSS);
+    assert_eq!(send(&mut s, ms(241), MUCH), 2 * MSS);
+    assert!(!ack(&mut s, ms(261), MSS).undone);
+    assert_eq!(resend(&mut s, ms(261)).first(), Some(&(1000, 1000)), "now what was lost");
+    // Without SACK an ACK that also covers what went again proves nothing.
+    assert!(!ack(&mut s, ms(281), 5 * MSS).undone);
+    assert!(s.in_recovery());
+}
