@@ -325,7 +325,7 @@ impl World {
         }
         let sender = &self.sender;
         self.out.runs_max = self.out.runs_max.max(sender.board().runs());
-        if self.order.is_multiple_of(64) {
+        if self.order.is_multiple_of(1024) {
             sender.board().audit(sender.una(), sender.nxt());
         }
     }
