@@ -14,6 +14,8 @@ pub struct Limits {
     /// Blocks of [`HOLD_BLOCK`] bytes for received data that waits behind a hole or for its application, over all
     /// connections.
     pub hold_blocks: usize,
+    /// Largest window that a connection offers, bytes: [`RX_BUFFER`] at least, [`RX_WINDOW_MAX`] at most.
+    pub rx_window_max: usize,
     /// Live connections of one source, an IPv4 address or an IPv6 /64; 0: as many as there are.
     pub per_source: usize,
 }
@@ -36,6 +38,7 @@ impl Limits {
             store_blocks: (2 * connections).max(16 * STORE_MAX / STORE_BLOCK),
             // One block for each connection, or enough for sixteen full windows.
             hold_blocks: connections.max(16 * RX_WINDOW_MAX / HOLD_BLOCK),
+            rx_window_max: RX_WINDOW_MAX,
             per_source: 0,
         }
     }
@@ -47,6 +50,8 @@ pub const MAX_CONNECTIONS: usize = 1 << 24;
 pub const RX_BUFFER: usize = 65_535;
 /// Largest receive window, bytes: 1.6 Gbit/s over 20 ms.
 pub const RX_WINDOW_MAX: usize = 4 * 1024 * 1024;
+/// Shift of the windows we offer (RFC 7323 2.2): with it, 16 bits express [`RX_WINDOW_MAX`].
+pub const RX_SHIFT: u8 = 7;
 /// One block of held text, bytes.
 pub const HOLD_BLOCK: usize = 4096;
 /// One block of the send store, bytes.

@@ -1,6 +1,6 @@
 //! Half-open connections: a record each, no socket and no buffer before the handshake's ACK.
 
-use crate::limits::{DEFAULT_MSS_V4, DEFAULT_MSS_V6, MIN_MSS, SYN_ACK_RETRIES, SYN_ACK_RTO_US};
+use crate::limits::{DEFAULT_MSS_V4, DEFAULT_MSS_V6, MIN_MSS, RX_SHIFT, SYN_ACK_RETRIES, SYN_ACK_RTO_US};
 use crate::timestamps::{Remembered, Timestamps};
 use crate::wheel::Wheel;
 use crate::wire::{Flags, TcpOptions, Template};
@@ -111,8 +111,7 @@ impl SynRecord {
             });
         }
         if self.peer_shift.is_some() {
-            // A shift of 0: our window fits 16 bits (limits::RX_BUFFER), the option only allows the peer to scale its own.
-            options.extend([3, 3, 0, 1]);
+            options.extend([3, 3, RX_SHIFT, 1]);
         }
         if self.sack {
             options.extend([4, 2, 1, 1]);

@@ -169,7 +169,7 @@ fn data_after_fin_is_not_delivered() {
 /// SMOLTCP.md, failure 1: a FIN that fills the window panicked smoltcp. It takes no memory, and is taken (as by Linux).
 #[test]
 fn a_full_window_with_fin_on_its_edge() {
-    let mut w = World::established();
+    let mut w = World::unscaled();
     w.app.deaf = true;
     let mut seq = 1;
     let mut left = RX_BUFFER;
@@ -199,7 +199,7 @@ fn a_full_window_with_fin_on_its_edge() {
 /// Payload beyond the window is cut, and a FIN behind it is not believed.
 #[test]
 fn payload_beyond_the_window_is_cut() {
-    let mut w = World::established();
+    let mut w = World::unscaled();
     w.app.deaf = true;
     let mut seq = 1;
     for _ in 0..44 {
@@ -429,7 +429,7 @@ fn a_remembered_fin_stands_where_it_was() {
     w.expect(Flags(0x19), 1, 7, b"hello");
     assert_eq!(w.events().last(), Some(&Event::Finished));
 
-    let mut w = World::established();
+    let mut w = World::unscaled();
     w.app.deaf = true;
     w.send(fin(1 + RX_BUFFER as u32 - 1, 1));
     let text = vec![7; 1000];

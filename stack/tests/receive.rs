@@ -289,7 +289,8 @@ fn a_fin_stands_where_it_was_first_believed() {
 /// Beyond the window a FIN is nothing: its text is missing.
 #[test]
 fn a_fin_beyond_the_window_is_not_taken() {
-    let mut w = mute();
+    let mut w = World::unscaled();
+    w.app.mute = true;
     w.app.deaf = true;
     for at in (0..65_000).step_by(1000) {
         w.send(data(1 + at, 1, &[b'x'; 1000]));
@@ -298,7 +299,7 @@ fn a_fin_beyond_the_window_is_not_taken() {
     w.send(seg(FIN_ACK, 65_001, 1, &[b'x'; 1000]));
     assert_eq!((w.counters().gate_fin_held, w.counters().gate_trimmed), (1, 1));
     let last = w.next().unwrap();
-    assert!((65_536..65_536 + 128).contains(&last.ack), "{last:?}");
+    assert_eq!((last.ack, last.window), (65_536, 0));
     w.app.deaf = false;
     w.shard.drain(w.now, &mut w.queue, &mut w.app);
     w.send(seg(FIN_ACK, 65_001, 1, &[b'x'; 1000]));
@@ -377,6 +378,101 @@ fn holes_are_bounded() {
     w.quiescent();
 }
 
+/// RFC 7323 2.2, 2.4: scaled if both say so; the right edge never moves back, nor for ever by its rounding.
+#[test]
+fn a_scaled_window_keeps_its_edge() {
+    let mut w = World::new();
+    (w.app.mute, w.app.deaf) = (true, true);
+    w.send(syn());
+    let got = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    let header = [&[0; 20][..], &got.options].concat();
+    assert_eq!((got.window, tcp_options(&header).window_scale), (65_535, Some(SHIFT)));
+    w.send(ack(1, 1));
+    let mut edge = 1 + 65_535;
+    let mut at = 1;
+    let mut take = |w: &mut World, n: u32| {
+        w.send(data(at, 1, &vec![b'x'; n as usize]));
+        at += n;
+        w.pass(50);
+        let last = std::iter::from_fn(|| w.next()).last().unwrap();
+        let right = last.ack + (u32::from(last.window) << SHIFT);
+        (last.ack == at, right)
+    };
+    for n in (1..).map(|i| 1 + i * 37 % 1460).take(80) {
+        let (_, right) = take(&mut w, n);
+        assert!((edge..edge + 128).contains(&right), "{edge} {right}");
+        edge = right;
+    }
+    // Byte by byte into what is left: rounded up, it would never end.
+    for _ in 0..40_000 {
+        let (taken, right) = take(&mut w, 1);
+        assert!(right + 128 > edge, "{edge} {right}");
+        if !taken {
+            break;
+        }
+        edge = edge.max(right);
+    }
+    assert!(edge < 1 + 65_536 + 17_000, "{edge}");
+    assert_eq!(w.counters().gate_trimmed, 1);
+    // A peer that does not scale gets none of it.
+    let mut w = World::unscaled();
+    w.send(data(1, 1, b"hello"));
+    assert_eq!(w.expect_data(1, 6, b"hello").window, 65_530);
+}
+
+/// A peer that sends all it may every 20 ms, `rounds` times; its next number. `edge` is how far it may send.
+fn pour(w: &mut World, mut at: usize, edge: &mut usize, rounds: usize) -> usize {
+    for _ in 0..rounds {
+        w.pass(20);
+        while let Some(s) = w.next() {
+            *edge = (*edge).max(s.ack as usize - 1 + (usize::from(s.window) << SHIFT));
+        }
+        while at < *edge {
+            let n = (*edge - at).min(1460);
+            let text: Vec<u8> = (at..at + n).map(big_byte).collect();
+            w.send(data(1 + at as u32, 1, &text));
+            at += n;
+        }
+    }
+    at
+}
+
+/// The window grows with what is read, as far as memory goes; and whoever then stops reading gets everything that was
+/// promised and acknowledged, in time.
+#[test]
+fn a_large_window_is_honoured() {
+    let mut w = World::new();
+    w.app.checks = true;
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.pass(20);
+    w.send(ack(1, 1));
+    let mut edge = 65_535;
+    let at = pour(&mut w, 0, &mut edge, 20);
+    let window = edge - at;
+    assert_eq!((window, w.app.checked), (0, at));
+    assert!(w.counters().rx_window_grown > 0);
+    // 256 blocks: half of them for one, and smoltcp's ring.
+    (w.app.deaf, w.app.naps) = (true, true);
+    let before = at;
+    w.pass(20);
+    let at = pour(&mut w, at, &mut edge, 3);
+    assert!((450_000..600_000).contains(&(at - before)), "{}", at - before);
+    assert_eq!(w.counters().rx_hold_exhausted, 0);
+    assert!(w.shard.free_hold_blocks() >= 128);
+    // A probe is answered, and takes nothing.
+    w.pass(1000);
+    w.queue.tx.clear();
+    w.send(data(1 + at as u32, 1, b"?"));
+    assert_eq!(w.expect_ack(1, 1 + at as u32).window, 0);
+    w.app.deaf = false;
+    w.pass(100);
+    assert_eq!(w.app.checked, at);
+    let update = std::iter::from_fn(|| w.next()).last().expect("a window update");
+    assert!(update.window > 500, "{update:?}");
+    assert_eq!(w.shard.free_hold_blocks(), small().hold_blocks);
+}
+
 /// splitmix64
 struct Dice(u64);
 
@@ -439,7 +535,7 @@ fn any_order(seed: u64) -> khamsin_stack::Counters {
 }
 
 /// Of our windows.
-const SHIFT: u8 = 0;
+const SHIFT: u8 = khamsin_stack::limits::RX_SHIFT;
 
 #[test]
 fn any_order_gives_the_same_stream() {

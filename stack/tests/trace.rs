@@ -44,7 +44,7 @@ fn syn_ack_carries_mss_scale_and_sack_only_if_asked() {
     let mut w = World::new();
     w.send(syn());
     let got = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
-    assert_eq!(got.options, [2, 4, 5, 0xb4, 3, 3, 0, 1, 4, 2, 1, 1]);
+    assert_eq!(got.options, [2, 4, 5, 0xb4, 3, 3, 7, 1, 4, 2, 1, 1]);
     w.send(rst(1));
     assert_eq!(w.shard.half_open(), 0);
     w.send(Seg { options: vec![], ..syn() });

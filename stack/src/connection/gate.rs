@@ -152,6 +152,11 @@ impl<S> Connection<S> {
             (Some(stamps), Some((_, tsecr))) => stamps.sent_at(env.now, tsecr),
             _ => None,
         };
+        if let Some(at) = echoed
+            && segment.payload_len() as u64 >= self.rx.acks.full_segment()
+        {
+            self.rx.window.measured(env.now.micros_since(at));
+        }
         let ece = self.ecn.echoed(segment.flags);
         let news = Ack { ack, window, pure, sack: &sack, echoed, ece };
         let outcome = tx.sender.on_ack(env.now, &news);

@@ -16,7 +16,7 @@ mod text;
 mod window;
 
 use crate::app::{App, Patience};
-use crate::limits::{STORE_MAX, STORE_RETRY_US};
+use crate::limits::{RX_SHIFT, STORE_MAX, STORE_RETRY_US};
 use crate::machine::{Machine, Refused, Unit};
 use crate::pmtu::PmtuCache;
 use crate::reassembly::HoldPool;
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) pool: BlockPool,
     /// What has been received and not handed on.
     pub(crate) hold: HoldPool,
+    /// Largest receive window, bytes.
+    pub(crate) rx_window_max: usize,
     pub(crate) counters: Counters,
     pub(crate) caps: Caps,
     /// Of connections to come.
@@ -173,6 +175,8 @@ impl<S> Connection<S> {
         let options = if syn.stamps.is_some() { timestamps::OPTION_LEN as u16 } else { 0 };
         let (path, mss) = Path::new(now, world, &syn.key, syn.peer_mss, options);
         let our_mss = link_mss(&world.caps, &syn.key);
+        let rx_shift = if syn.peer_shift.is_some() { RX_SHIFT } else { 0 };
+        let rx_window = Window::new(now, rx_shift, syn.round_trip_us(now), u64::from(our_mss));
         let base = syn.iss.wrapping_add(1);
         let setup = Setup { mss: usize::from(mss), window, sack: syn.sack, algorithm: world.algorithm };
         let mut sender = Sender::new(&setup);
@@ -185,7 +189,7 @@ impl<S> Connection<S> {
             key: syn.key,
             listed: false,
             believed: false,
-            rx: Receive::new(syn.irs.wrapping_add(1), syn.sack, Window::new(u16::MAX, 0), Acks::new(our_mss)),
+            rx: Receive::new(syn.irs.wrapping_add(1), syn.sack, rx_window, Acks::new(our_mss)),
             tx: Transmit {
                 store,
                 sender,

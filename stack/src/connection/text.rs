@@ -3,6 +3,7 @@
 //! smoltcp gets text in order and as much as fits its ring. Nearly all text goes there straight from its frame; what comes
 //! early, twice or in part, and what finds the ring full, goes through the reassembly.
 
+use super::window::Look;
 use super::{Connection, Env};
 use crate::Queue;
 use crate::machine::Reply;
@@ -93,6 +94,23 @@ impl<S> Connection<S> {
     #[inline]
     fn on_progress<Q: Queue>(&mut self, env: &mut Env<'_, Q>, len: u64) {
         self.rx.acks.on_progress(env.now, len, self.rx.next - self.rx.acked);
+        if self.rx.window.look_due(env.now) {
+            self.look_at_window(env);
+        }
+    }
+
+    #[cold]
+    fn look_at_window<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
+        let rx = &mut self.rx;
+        let grown = rx.window.look(&Look {
+            now: env.now,
+            next: rx.next,
+            consumed: rx.consumed,
+            full_segment: rx.acks.full_segment(),
+            share: env.world.hold.share(rx.held.blocks()),
+            most: env.world.rx_window_max,
+        });
+        env.world.counters.rx_window_grown += u64::from(grown);
     }
 
     /// Takes new text, of which nothing lies beyond the window or behind the FIN: what is next goes to smoltcp, the rest is

@@ -20,7 +20,7 @@ use crate::flow::FlowTable;
 use crate::fragments::Fragments;
 use crate::isn::IsnSource;
 use crate::limiter::Limiter;
-use crate::limits::{self, Limits, STRAYS_PER_TURN, TIMERS_PER_TURN, WHOLE_BURSTS_MAX};
+use crate::limits::{self, Limits, RX_BUFFER, RX_WINDOW_MAX, STRAYS_PER_TURN, TIMERS_PER_TURN, WHOLE_BURSTS_MAX};
 use crate::machine::Machine;
 use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
@@ -146,6 +146,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 machine: Machine::new(seed(16) ^ seed(24)),
                 pool: BlockPool::new(limits.store_blocks),
                 hold: HoldPool::new(limits.hold_blocks),
+                rx_window_max: limits.rx_window_max.clamp(RX_BUFFER, RX_WINDOW_MAX),
                 counters: Counters::default(),
                 caps,
                 algorithm: Algorithm::default(),

@@ -129,6 +129,10 @@ pub struct Diary {
     pub naps: bool,
     /// Consume but do not answer.
     pub mute: bool,
+    /// Read all at once, check that it is what [`big_byte`] says, keep nothing.
+    pub checks: bool,
+    /// Bytes checked.
+    pub checked: usize,
     /// Do not close when the peer does.
     pub stays: bool,
     /// Ask for room before sending, as an echo does.
@@ -166,6 +170,16 @@ impl App for Diary {
         }
         let shut = *left == SHUT;
         if !shut {
+            while self.checks {
+                let at = self.checked;
+                self.checked += stream.recv(|bytes| {
+                    assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == big_byte(at + i)), "from {at} on");
+                    bytes.len()
+                });
+                if self.checked == at {
+                    return;
+                }
+            }
             self.send_big(left, stream);
         }
         let mut data = Vec::new();
@@ -303,7 +317,15 @@ pub fn config(limits: Limits) -> ShardConfig {
 }
 
 pub fn small() -> Limits {
-    Limits { connections: 16, syn_backlog: 16, time_wait: 8, store_blocks: 256, hold_blocks: 256, per_source: 0 }
+    Limits {
+        connections: 16,
+        syn_backlog: 16,
+        time_wait: 8,
+        store_blocks: 256,
+        hold_blocks: 256,
+        rx_window_max: 4 << 20,
+        per_source: 0,
+    }
 }
 
 impl World {
@@ -446,6 +468,15 @@ impl World {
         self.send(ack(1, 1));
         self.silence();
         assert_eq!(self.shard.live(), 1);
+    }
+    /// A connection without window scaling, either way.
+    pub fn unscaled() -> Self {
+        let mut w = World::new();
+        w.send(Seg { options: vec![2, 4, 5, 0xb4, 4, 2, 1, 1], ..syn() });
+        w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+        w.send(ack(1, 1));
+        w.silence();
+        w
     }
     /// The next port's connection, beside those that are.
     pub fn establish_more(&mut self) {
