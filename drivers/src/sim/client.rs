@@ -1,16 +1,15 @@
 //! A plain TCP of its own to judge a server by: hand-made frames, virtual time, and a record of everything that the peer
 //! did wrong.
 //!
-//! It is written from RFC 9293 alone, shares no code with the stack, and prefers the simple to the fast: a fixed
-//! retransmission timer with back-off, go-back-N, an acknowledgement for each segment with text. What it received is kept
-//! whole, so that a retransmission with other bytes than the first time is found out.
+//! It is written from RFC 9293, 2018, 2883 and 7323, shares no code with the stack, and prefers the simple to the fast: a
+//! fixed retransmission timer with back-off, go-back-N, an acknowledgement for each segment with text unless it is told to
+//! delay them. What it received is kept whole, so that a retransmission with other bytes than the first time is found out.
 
 mod frame;
 mod station;
 mod tcp;
 
-pub use frame::{ACK, FIN, PSH, RST, SYN, Segment, build, parse};
-pub use frame::{Packet, Problem};
+pub use frame::{ACK, Blocks, FIN, PSH, Packet, Problem, RST, SYN, Segment, build, parse, parse_partial};
 pub use station::{ClientId, Station};
 pub use tcp::{Client, End};
 
@@ -37,6 +36,12 @@ pub struct Options {
     pub time_wait_us: u64,
     /// Leaves its checksums partial, as a sender on the same machine does.
     pub partial_checksums: bool,
+    /// Offers SACK (RFC 2018), and reports holes and duplicates (RFC 2883) where the peer agreed.
+    pub sack: bool,
+    /// Offers timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Longest that an acknowledgement of text in order waits for a second segment, microseconds; 0: not at all.
+    pub ack_delay_us: u64,
 }
 
 impl Default for Options {
@@ -52,6 +57,9 @@ impl Default for Options {
             isn: 0xffff_f000,
             time_wait_us: 60_000_000,
             partial_checksums: false,
+            sack: false,
+            timestamps: false,
+            ack_delay_us: 0,
         }
     }
 }

@@ -38,15 +38,12 @@ impl Bench {
 
     fn send(&mut self, flags: u8, seq: u32, payload: &[u8]) {
         let segment = Segment {
-            from: "198.18.0.2:7".parse().unwrap(),
-            to: self.client_addr,
             seq: ISN.wrapping_add(seq),
             ack: self.acked,
-            flags,
             window: 500,
             mss: (flags & SYN != 0).then_some(1460),
-            window_scale: None,
             payload,
+            ..Segment::new("198.18.0.2:7".parse().unwrap(), self.client_addr, flags)
         };
         self.peer.send(&build(Side::Left.mac(), Side::Right.mac(), &segment, false));
     }
@@ -141,15 +138,10 @@ fn a_window_taken_back() {
     // 500 from 1 on were given; 100 acknowledged and 300 left would be 401.
     bench.acked = 101;
     let segment = Segment {
-        from: "198.18.0.2:7".parse().unwrap(),
-        to: bench.client_addr,
         seq: ISN + 1,
         ack: 101,
-        flags: ACK,
         window: 300,
-        mss: None,
-        window_scale: None,
-        payload: b"",
+        ..Segment::new("198.18.0.2:7".parse().unwrap(), bench.client_addr, ACK)
     };
     bench.peer.send(&build(Side::Left.mac(), Side::Right.mac(), &segment, false));
     bench.replies();
@@ -173,15 +165,11 @@ fn resets_must_be_exact() {
 fn a_checksum_that_is_wrong_counts_as_a_problem() {
     let mut bench = Bench::new();
     let segment = Segment {
-        from: "198.18.0.2:7".parse().unwrap(),
-        to: bench.client_addr,
         seq: ISN + 1,
         ack: 1,
-        flags: ACK,
         window: 300,
-        mss: None,
-        window_scale: None,
         payload: b"hello",
+        ..Segment::new("198.18.0.2:7".parse().unwrap(), bench.client_addr, ACK)
     };
     let mut frame = build(Side::Left.mac(), Side::Right.mac(), &segment, false);
     *frame.last_mut().unwrap() ^= 1;

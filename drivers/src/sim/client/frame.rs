@@ -26,7 +26,74 @@ pub struct Segment<'a> {
     pub window: u16,
     pub mss: Option<u16>,
     pub window_scale: Option<u8>,
+    /// RFC 2018; on a SYN.
+    pub sack_permitted: bool,
+    /// TSval and TSecr (RFC 7323).
+    pub timestamps: Option<(u32, u32)>,
+    pub sack: Blocks,
     pub payload: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// A bare segment: no options, no payload, all numbers 0.
+    pub fn new(from: SocketAddr, to: SocketAddr, flags: u8) -> Segment<'a> {
+        Segment {
+            from,
+            to,
+            seq: 0,
+            ack: 0,
+            flags,
+            window: 0,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            sack: Blocks::default(),
+            payload: &[],
+        }
+    }
+
+    /// Sequence space that it takes: payload, SYN and FIN.
+    pub fn sequence_len(&self) -> u32 {
+        self.payload.len() as u32 + u32::from(self.flags & FIN != 0) + u32::from(self.flags & SYN != 0)
+    }
+
+    /// Bytes that [`build`] uses for its options.
+    pub fn options_len(&self) -> usize {
+        let sack = match self.sack.len() {
+            0 => 0,
+            n => 4 + 8 * n,
+        };
+        let mss = if self.mss.is_some() { 4 } else { 0 };
+        let scale = if self.window_scale.is_some() { 4 } else { 0 };
+        let stamps = if self.timestamps.is_some() { 12 } else { 0 };
+        mss + scale + stamps + sack + if self.sack_permitted { 4 } else { 0 }
+    }
+}
+
+/// The blocks of a SACK option: at most four ranges of sequence numbers, each from its first to behind its last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Blocks {
+    ranges: [(u32, u32); 4],
+    len: usize,
+}
+
+impl Blocks {
+    /// Adds one; a fifth is dropped.
+    pub fn push(&mut self, left: u32, right: u32) {
+        if let Some(place) = self.ranges.get_mut(self.len) {
+            *place = (left, right);
+            self.len += 1;
+        }
+    }
+}
+
+impl core::ops::Deref for Blocks {
+    type Target = [(u32, u32)];
+
+    fn deref(&self) -> &[(u32, u32)] {
+        &self.ranges[..self.len]
+    }
 }
 
 /// What a frame turned out to be.
@@ -81,14 +148,26 @@ const ICMPV6: u8 = 58;
 /// # Errors
 /// What is wrong with it.
 pub fn parse(frame: &[u8]) -> Result<Packet<'_>, Problem> {
+    dissect(frame, true)
+}
+
+/// Takes a frame apart whose TCP checksum a device is still to complete.
+///
+/// # Errors
+/// What is wrong with it, but for the TCP checksum.
+pub fn parse_partial(frame: &[u8]) -> Result<Packet<'_>, Problem> {
+    dissect(frame, false)
+}
+
+fn dissect(frame: &[u8], verify: bool) -> Result<Packet<'_>, Problem> {
     let (kind, body) = match word(frame, 12)? {
-        VLAN => (word(frame, 16)?, &frame[18..]),
+        VLAN => (word(frame, 16)?, frame.get(18..).ok_or(Problem::Short)?),
         kind => (kind, frame.get(14..).ok_or(Problem::Short)?),
     };
     match kind {
         ARP => arp(body),
-        IPV4 => ipv4(body),
-        IPV6 => ipv6(body),
+        IPV4 => ipv4(body, verify),
+        IPV6 => ipv6(body, verify),
         _ => Ok(Packet::Other),
     }
 }
@@ -103,7 +182,7 @@ fn arp(body: &[u8]) -> Result<Packet<'_>, Problem> {
     })
 }
 
-fn ipv4(packet: &[u8]) -> Result<Packet<'_>, Problem> {
+fn ipv4(packet: &[u8], verify: bool) -> Result<Packet<'_>, Problem> {
     let header = usize::from(*packet.first().ok_or(Problem::Short)? & 15) * 4;
     let total = usize::from(word(packet, 2)?);
     if header < 20 || total < header || packet.len() < total {
@@ -113,18 +192,19 @@ fn ipv4(packet: &[u8]) -> Result<Packet<'_>, Problem> {
         return Err(Problem::IpChecksum);
     }
     let (from, to) = (Ipv4Addr::from(array::<4>(packet, 12)?), Ipv4Addr::from(array::<4>(packet, 16)?));
+    let fragment = word(packet, 6)? & 0x3fff != 0;
     match packet[9] {
-        TCP => tcp(from.into(), to.into(), &packet[header..total]),
+        TCP if !fragment => tcp(from.into(), to.into(), &packet[header..total], verify),
         _ => Ok(Packet::Other),
     }
 }
 
-fn ipv6(packet: &[u8]) -> Result<Packet<'_>, Problem> {
+fn ipv6(packet: &[u8], verify: bool) -> Result<Packet<'_>, Problem> {
     let payload = usize::from(word(packet, 4)?);
     let body = packet.get(40..40 + payload).ok_or(Problem::Short)?;
     let (from, to) = (Ipv6Addr::from(array::<16>(packet, 8)?), Ipv6Addr::from(array::<16>(packet, 24)?));
     match packet[6] {
-        TCP => tcp(from.into(), to.into(), body),
+        TCP => tcp(from.into(), to.into(), body, verify),
         ICMPV6 if body.first() == Some(&135) => {
             Ok(Packet::Solicitation { sender: from, target: Ipv6Addr::from(array::<16>(body, 8)?) })
         }
@@ -132,7 +212,7 @@ fn ipv6(packet: &[u8]) -> Result<Packet<'_>, Problem> {
     }
 }
 
-fn tcp(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Result<Packet<'_>, Problem> {
+fn tcp(from: IpAddr, to: IpAddr, bytes: &[u8], verify: bool) -> Result<Packet<'_>, Problem> {
     let header = usize::from(*bytes.get(12).ok_or(Problem::Short)? >> 4) * 4;
     if bytes.len() < 20 || bytes.len() < header {
         return Err(Problem::Short);
@@ -140,21 +220,23 @@ fn tcp(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Result<Packet<'_>, Problem> {
     if header < 20 {
         return Err(Problem::Options);
     }
-    if fold(pseudo_header(from, to, TCP, bytes.len()) + sum(bytes)) != 0xffff {
+    if verify && fold(pseudo_header(from, to, TCP, bytes.len()) + sum(bytes)) != 0xffff {
         return Err(Problem::TcpChecksum);
     }
+    let from = SocketAddr::new(from, word(bytes, 0)?);
+    let to = SocketAddr::new(to, word(bytes, 2)?);
     let mut segment = Segment {
-        from: SocketAddr::new(from, word(bytes, 0)?),
-        to: SocketAddr::new(to, word(bytes, 2)?),
         seq: u32::from_be_bytes(array(bytes, 4)?),
         ack: u32::from_be_bytes(array(bytes, 8)?),
-        flags: bytes[13] & 0x1f,
         window: word(bytes, 14)?,
-        mss: None,
-        window_scale: None,
         payload: &bytes[header..],
+        ..Segment::new(from, to, bytes[13] & 0x1f)
     };
-    let mut options = &bytes[20..header];
+    read_options(&mut segment, &bytes[20..header])?;
+    Ok(Packet::Tcp(segment))
+}
+
+fn read_options(segment: &mut Segment<'_>, mut options: &[u8]) -> Result<(), Problem> {
     while let [kind, rest @ ..] = options {
         options = match (kind, rest) {
             (0, _) => break,
@@ -164,6 +246,13 @@ fn tcp(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Result<Packet<'_>, Problem> {
                 match option {
                     [2, 4, high, low] => segment.mss = Some(u16::from_be_bytes([*high, *low])),
                     [3, 3, shift] => segment.window_scale = Some(*shift),
+                    [4, 2] => segment.sack_permitted = true,
+                    [5, _, blocks @ ..] => {
+                        for block in blocks.chunks_exact(8) {
+                            segment.sack.push(number(block), number(&block[4..]));
+                        }
+                    }
+                    [8, 10, stamps @ ..] => segment.timestamps = Some((number(stamps), number(&stamps[4..]))),
                     _ => {}
                 }
                 rest
@@ -171,7 +260,11 @@ fn tcp(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Result<Packet<'_>, Problem> {
             _ => return Err(Problem::Options),
         };
     }
-    Ok(Packet::Tcp(segment))
+    Ok(())
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 /// Puts a segment into a frame. With `partial_checksum` its TCP checksum is left as the pseudo-header sum.
@@ -184,6 +277,16 @@ pub fn build(from_mac: [u8; 6], to_mac: [u8; 6], segment: &Segment<'_>, partial_
     tcp.extend_from_slice(&[0, segment.flags]);
     tcp.extend_from_slice(&segment.window.to_be_bytes());
     tcp.extend_from_slice(&[0; 4]);
+    write_options(&mut tcp, segment);
+    tcp[12] = (tcp.len() as u8 / 4) << 4;
+    tcp.extend_from_slice(segment.payload);
+    let pseudo = pseudo_header(segment.from.ip(), segment.to.ip(), TCP, tcp.len());
+    let checksum = if partial_checksum { fold(pseudo) } else { !fold(pseudo + sum(&tcp)) };
+    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+    ip(from_mac, to_mac, segment.from.ip(), segment.to.ip(), TCP, &tcp)
+}
+
+fn write_options(tcp: &mut Vec<u8>, segment: &Segment<'_>) {
     if let Some(mss) = segment.mss {
         tcp.extend_from_slice(&[2, 4]);
         tcp.extend_from_slice(&mss.to_be_bytes());
@@ -191,12 +294,21 @@ pub fn build(from_mac: [u8; 6], to_mac: [u8; 6], segment: &Segment<'_>, partial_
     if let Some(shift) = segment.window_scale {
         tcp.extend_from_slice(&[1, 3, 3, shift]);
     }
-    tcp[12] = (tcp.len() as u8 / 4) << 4;
-    tcp.extend_from_slice(segment.payload);
-    let pseudo = pseudo_header(segment.from.ip(), segment.to.ip(), TCP, tcp.len());
-    let checksum = if partial_checksum { fold(pseudo) } else { !fold(pseudo + sum(&tcp)) };
-    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-    ip(from_mac, to_mac, segment.from.ip(), segment.to.ip(), TCP, &tcp)
+    if segment.sack_permitted {
+        tcp.extend_from_slice(&[1, 1, 4, 2]);
+    }
+    if let Some((value, echo)) = segment.timestamps {
+        tcp.extend_from_slice(&[1, 1, 8, 10]);
+        tcp.extend_from_slice(&value.to_be_bytes());
+        tcp.extend_from_slice(&echo.to_be_bytes());
+    }
+    if !segment.sack.is_empty() {
+        tcp.extend_from_slice(&[1, 1, 5, 2 + 8 * segment.sack.len() as u8]);
+        for (left, right) in segment.sack.iter() {
+            tcp.extend_from_slice(&left.to_be_bytes());
+            tcp.extend_from_slice(&right.to_be_bytes());
+        }
+    }
 }
 
 /// Puts `body` into an IP packet and that into a frame.

@@ -80,6 +80,11 @@ impl Station {
         self.by_flow.remove(&(client.local(), client.peer()));
     }
 
+    /// The port of the next connection is `port`, or the next one behind it that is free.
+    pub fn next_port(&mut self, port: u16) {
+        self.next_port = port;
+    }
+
     /// What was wrong with frames that arrived.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -102,8 +107,8 @@ impl Station {
         for client in clients {
             if client.deadline().is_some_and(|at| at <= now) {
                 let (local, peer) = (client.local(), client.peer());
-                let (mss, partial) = (client.options().mss, client.options().partial_checksums);
-                client.poll(now, |out| emit(end, local, peer, mss, partial, &out));
+                let partial = client.options().partial_checksums;
+                client.poll(now, |out| emit(end, local, peer, partial, &out));
             }
         }
     }
@@ -153,27 +158,26 @@ impl Station {
         }
         self.strangers += 1;
         // RFC 9293 3.10.7.1.
-        let len = segment.payload.len() as u32 + u32::from(segment.flags & 1) + u32::from(segment.flags >> 1 & 1);
         let (seq, ack, flags) = match segment.flags & ACK {
-            0 => (0, segment.seq.wrapping_add(len), RST | ACK),
+            0 => (0, segment.seq.wrapping_add(segment.sequence_len()), RST | ACK),
             _ => (segment.ack, 0, RST),
         };
-        let reset = Outgoing { seq, ack, flags, window: 0, handshake: false, window_scale: None, payload: Vec::new() };
-        emit(&self.end, segment.to, segment.from, 0, false, &reset);
+        emit(&self.end, segment.to, segment.from, false, &Outgoing::bare(seq, ack, flags));
     }
 }
 
-fn emit(end: &SimEnd, local: SocketAddr, peer: SocketAddr, mss: u16, partial: bool, out: &Outgoing) {
+fn emit(end: &SimEnd, local: SocketAddr, peer: SocketAddr, partial: bool, out: &Outgoing) {
     let segment = Segment {
-        from: local,
-        to: peer,
         seq: out.seq,
         ack: out.ack,
-        flags: out.flags,
         window: out.window,
-        mss: out.handshake.then_some(mss),
+        mss: out.mss,
         window_scale: out.window_scale,
+        sack_permitted: out.sack_permitted,
+        timestamps: out.timestamps,
+        sack: out.sack,
         payload: &out.payload,
+        ..Segment::new(local, peer, out.flags)
     };
     end.send(&build(end.side().mac(), end.side().other().mac(), &segment, partial));
 }

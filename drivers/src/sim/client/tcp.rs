@@ -4,7 +4,7 @@
 //! behind the last byte. So nothing wraps but the fields on the wire.
 
 use super::Options;
-use super::frame::{ACK, FIN, PSH, RST, SYN, Segment};
+use super::frame::{ACK, Blocks, FIN, PSH, RST, SYN, Segment};
 use khamsin_stack::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -43,10 +43,30 @@ pub(super) struct Outgoing {
     pub(super) ack: u32,
     pub(super) flags: u8,
     pub(super) window: u16,
-    /// Carries the options of a SYN.
-    pub(super) handshake: bool,
+    pub(super) mss: Option<u16>,
     pub(super) window_scale: Option<u8>,
+    pub(super) sack_permitted: bool,
+    pub(super) timestamps: Option<(u32, u32)>,
+    pub(super) sack: Blocks,
     pub(super) payload: Vec<u8>,
+}
+
+impl Outgoing {
+    /// Neither options nor payload nor window.
+    pub(super) fn bare(seq: u32, ack: u32, flags: u8) -> Outgoing {
+        Outgoing {
+            seq,
+            ack,
+            flags,
+            window: 0,
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: None,
+            sack: Blocks::default(),
+            payload: Vec::new(),
+        }
+    }
 }
 
 /// One TCP connection of a [`Station`](super::Station).
@@ -89,6 +109,20 @@ pub struct Client {
     ahead: BTreeMap<u64, Vec<u8>>,
     fin_at: Option<u64>,
     ack_due: bool,
+    /// When an acknowledgement is due that waits for a second segment.
+    ack_at: Option<Instant>,
+    /// Both sides agreed to SACK; where text arrived last, and what arrived twice since the last acknowledgement.
+    sack: bool,
+    latest: u64,
+    again: Option<(u64, u64)>,
+    /// Both sides agreed to timestamps (RFC 7323).
+    stamps: bool,
+    /// The clock that timestamps show, and the least and the last value of it that was sent.
+    clock_ms: u32,
+    first_stamp: u32,
+    /// TS.Recent, and the position acknowledged last.
+    recent: u32,
+    acked_last: u64,
     /// Something happened since the last poll.
     touched: bool,
     reset_due: Option<(u32, u32, u8)>,
@@ -128,6 +162,15 @@ impl Client {
             ahead: BTreeMap::new(),
             fin_at: None,
             ack_due: false,
+            ack_at: None,
+            sack: false,
+            latest: 0,
+            again: None,
+            stamps: false,
+            clock_ms: 0,
+            first_stamp: 0,
+            recent: 0,
+            acked_last: 0,
             touched: true,
             reset_due: None,
             violations: Vec::new(),
@@ -219,6 +262,11 @@ impl Client {
         self.una == self.queued + 1 + u64::from(self.closing)
     }
 
+    /// Octets of our stream that the peer has acknowledged, the SYN and the FIN counted.
+    pub fn acknowledged(&self) -> u64 {
+        self.una
+    }
+
     /// How the connection ended, if it has. One in TIME-WAIT has.
     pub fn end(&self) -> Option<End> {
         match self.phase {
@@ -244,13 +292,14 @@ impl Client {
 
     /// When the client wants to be polled even if nothing arrives.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.touched { Some(Instant::ZERO) } else { self.timer }
+        if self.touched { Some(Instant::ZERO) } else { self.timer.into_iter().chain(self.ack_at).min() }
     }
 
     fn over(&mut self, end: End) {
         self.phase = Phase::Over(end);
         self.timer = None;
         self.ack_due = false;
+        self.ack_at = None;
     }
 
     fn violation(&mut self, what: String) {

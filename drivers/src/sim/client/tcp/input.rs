@@ -36,6 +36,10 @@ impl Client {
             self.violation("text or FIN in a SYN,ACK".to_owned());
         }
         self.take_syn(segment);
+        // RFC 2018 2, RFC 7323 3.2: in force only what both sides offered.
+        if segment.sack_permitted && !self.options.sack || segment.timestamps.is_some() && !self.options.timestamps {
+            self.violation("an option that was not offered".to_owned());
+        }
         self.una = 1;
         self.next = 1;
         self.window_at = (0, 1);
@@ -54,6 +58,9 @@ impl Client {
         // RFC 9293 3.7.1: without the option, 536 for IPv4 and 1220 for IPv6.
         let default = if segment.from.is_ipv4() { 536 } else { 1220 };
         self.peer_mss = usize::from(segment.mss.unwrap_or(default));
+        self.sack = segment.sack_permitted && self.options.sack;
+        self.stamps = segment.timestamps.is_some() && self.options.timestamps;
+        self.recent = segment.timestamps.map_or(0, |(value, _)| value);
         // RFC 7323 2.2: scaling is in force only if both sides offered it.
         match segment.window_scale {
             Some(shift) if self.options.window_scale.is_some() => self.peer_shift = shift.min(14),
@@ -69,8 +76,15 @@ impl Client {
     fn take_synchronized(&mut self, now: Instant, segment: &Segment<'_>) {
         let seq = position(segment.seq, self.irs, self.expected);
         self.compare_with_the_past(seq, segment.payload);
+        if !self.take_stamps(seq, segment) {
+            return;
+        }
         if !self.acceptable(seq, segment) {
             return self.take_unacceptable(seq, segment);
+        }
+        if segment.flags & RST != 0 && self.phase == Phase::TimeWait {
+            // RFC 1337: it ends nothing that has ended.
+            return;
         }
         if segment.flags & RST != 0 {
             // RFC 5961 3.2: exact, or it is a guess.
@@ -91,8 +105,42 @@ impl Client {
             return self.violation("a segment without ACK".to_owned());
         }
         if self.take_ack(seq, segment) {
-            self.take_text(seq, segment);
+            let holes = !self.ahead.is_empty();
+            let in_order = self.take_text(seq, segment);
+            self.delay(now, in_order && !holes);
             self.check_end(now);
+        }
+    }
+
+    /// RFC 7323 5.3. False: an old duplicate, answered.
+    fn take_stamps(&mut self, seq: i64, segment: &Segment<'_>) -> bool {
+        if !self.stamps || segment.flags & RST != 0 {
+            return true;
+        }
+        let Some((value, echo)) = segment.timestamps else {
+            // RFC 7323 3.2: once agreed, every segment carries them.
+            self.violation("a segment without the timestamps that were agreed".to_owned());
+            return true;
+        };
+        let known = echo.wrapping_sub(self.first_stamp) <= self.clock_ms.wrapping_sub(self.first_stamp);
+        if !known && segment.flags & ACK != 0 {
+            self.violation(format!("echoed the timestamp {echo}, which was never sent"));
+        }
+        if (value.wrapping_sub(self.recent) as i32) < 0 {
+            self.ack_due = true;
+            return false;
+        }
+        if seq <= self.acked_last as i64 {
+            self.recent = value;
+        }
+        true
+    }
+
+    /// Lets the acknowledgement of text in order wait for a second segment (RFC 9293 3.8.6.3).
+    fn delay(&mut self, now: Instant, in_order: bool) {
+        if self.options.ack_delay_us > 0 && in_order && self.ack_at.is_none() && !self.finished() {
+            self.ack_due = false;
+            self.ack_at = Some(now.plus_micros(self.options.ack_delay_us));
         }
     }
 
@@ -102,12 +150,16 @@ impl Client {
             return;
         }
         self.ack_due = true;
+        let len = segment.payload.len() as i64;
+        if len > 0 && seq >= 1 && seq + len <= self.expected as i64 {
+            self.again = Some((seq as u64, (seq + len) as u64));
+        }
         if segment.flags & SYN != 0 {
             // A SYN again: our answer has not arrived.
             if seq == 0 && self.phase == Phase::SynReceived {
                 self.next = 0;
             }
-        } else if segment.flags & ACK != 0 && seq == self.edge as i64 {
+        } else if segment.flags & ACK != 0 && (0..=1).contains(&(seq - self.edge as i64)) {
             // A probe of a closed window brings valid acknowledgements (3.10.7.4, the special allowance).
             self.take_ack(seq, segment);
         }
@@ -118,8 +170,10 @@ impl Client {
         let len =
             segment.payload.len() as i64 + i64::from(segment.flags & FIN != 0) + i64::from(segment.flags & SYN != 0);
         let (expected, edge) = (self.expected as i64, self.edge as i64);
-        // One byte at a closed window is a probe, and so is one right behind the edge.
-        if seq + segment.payload.len() as i64 > edge && !(segment.payload.len() == 1 && seq == edge) {
+        let payload = segment.payload.len();
+        // One byte at a closed window is a probe, and so is one right behind the edge. A SYN belongs to other numbers.
+        let probe = payload == 1 && seq == edge;
+        if payload > 0 && seq + payload as i64 > edge && !probe && segment.flags & SYN == 0 {
             self.violation(format!(
                 "text up to {} beyond the window's edge {edge}",
                 seq + segment.payload.len() as i64
@@ -184,10 +238,11 @@ impl Client {
         true
     }
 
-    fn take_text(&mut self, seq: i64, segment: &Segment<'_>) {
+    /// Whether it was text in order, and nothing else.
+    fn take_text(&mut self, seq: i64, segment: &Segment<'_>) -> bool {
         let fin = segment.flags & FIN != 0;
         if segment.payload.is_empty() && !fin {
-            return;
+            return false;
         }
         self.ack_due = true;
         let end = seq + segment.payload.len() as i64;
@@ -195,7 +250,7 @@ impl Client {
             && end > at as i64
         {
             self.violation(format!("text up to {end} behind the FIN at {at}"));
-            return;
+            return false;
         }
         if fin {
             if self.fin_at.is_some_and(|at| at as i64 != end) {
@@ -205,6 +260,10 @@ impl Client {
         }
         let skip = (self.expected as i64 - seq).clamp(0, segment.payload.len() as i64) as usize;
         let room = (self.edge as i64 - seq).clamp(0, segment.payload.len() as i64) as usize;
+        let in_order = skip == 0 && seq == self.expected as i64;
+        if skip > 0 && seq > 0 {
+            self.again = Some((seq as u64, seq as u64 + skip as u64));
+        }
         if skip < room {
             self.keep(seq.max(0) as u64 + skip as u64, &segment.payload[skip..room]);
         }
@@ -212,6 +271,7 @@ impl Client {
         if self.fin_at == Some(self.expected) {
             self.expected += 1;
         }
+        in_order && !fin
     }
 
     /// What comes again must be what came before.
@@ -227,6 +287,10 @@ impl Client {
     fn keep(&mut self, at: u64, bytes: &[u8]) {
         if at > self.expected {
             let longer = self.ahead.get(&at).is_none_or(|kept| kept.len() < bytes.len());
+            self.latest = at;
+            if !longer {
+                self.again = Some((at, at + bytes.len() as u64));
+            }
             if longer {
                 self.ahead.insert(at, bytes.to_vec());
             }

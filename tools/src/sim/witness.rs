@@ -1,0 +1,234 @@
+//! Sees every frame that the server takes and gives, at its queues, and holds its TCP against the RFCs.
+//!
+//! What it knows of a flow are bounds that hold whatever the stack made of a segment: an acknowledgement may not cover what
+//! never arrived, text may not lie beyond every window that was ever offered, and so on. So it judges the server's half of a
+//! connection with a hostile peer as well as any other.
+
+use khamsin_drivers::sim::client::{ACK, FIN, Packet, RST, SYN, Segment, parse, parse_partial};
+use khamsin_stack::{Caps, Instant, TxOffload};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+mod epoch;
+mod ranges;
+
+use epoch::Epoch;
+
+/// A peer's end and ours.
+type Key = (SocketAddr, SocketAddr);
+
+/// Connections in a row, of one flow, that are remembered.
+const EPOCHS: usize = 6;
+
+/// What applies in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The server's device.
+    pub caps: Caps,
+    /// Every frame that the server is handed reaches the shard of its flow in the same turn.
+    pub direct: bool,
+    /// The server is always on time and never short of frames: longest that an acknowledgement may take, microseconds.
+    pub ack_within_us: Option<u64>,
+}
+
+/// The witness of one run.
+pub struct Witness {
+    terms: Terms,
+    flows: BTreeMap<Key, Flow>,
+    honest: fn(&SocketAddr) -> bool,
+    /// What the server did that it may not do.
+    pub violations: Vec<String>,
+    /// Frames that the server took, and gave.
+    pub taken: u64,
+    /// Frames that the server gave.
+    pub given: u64,
+}
+
+#[derive(Default)]
+struct Flow {
+    /// SYNs that arrived, newest last.
+    syns: Vec<Opening>,
+    epochs: Vec<Epoch>,
+    frames: u64,
+    pure_acks: u64,
+    resets: u64,
+    /// Something arrived that is not taken apart here: nothing can be said of what the server knows.
+    blurred: bool,
+}
+
+/// What a SYN says.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    irs: u32,
+    mss: Option<u16>,
+    scale: Option<u8>,
+    sack: bool,
+    stamps: bool,
+    window: u16,
+}
+
+impl Witness {
+    /// A witness; `honest` says which peers keep to the rules.
+    pub fn new(terms: Terms, honest: fn(&SocketAddr) -> bool) -> Self {
+        Witness { terms, flows: BTreeMap::new(), honest, violations: Vec::new(), taken: 0, given: 0 }
+    }
+
+    fn violation(&mut self, now: Instant, key: &Key, what: &str) {
+        if self.violations.len() < 20 {
+            self.violations.push(format!("at {now:?}, to {}: {what}", key.0));
+        }
+    }
+
+    /// The server takes a frame.
+    pub fn takes(&mut self, now: Instant, frame: &[u8]) {
+        self.taken += 1;
+        let parsed = match self.terms.caps.rx_partial_checksums {
+            true => parse_partial(frame),
+            false => parse(frame),
+        };
+        match parsed {
+            Ok(Packet::Tcp(segment)) => {
+                let honest = (self.honest)(&segment.from);
+                let flow = self.flows.entry((segment.from, segment.to)).or_default();
+                flow.frames += 1;
+                flow.take(now, &segment, honest);
+            }
+            // A fragment or an extension header: what is behind it may belong to any flow of its sender.
+            Ok(Packet::Other) => self.blur(frame),
+            _ => {}
+        }
+    }
+
+    fn blur(&mut self, frame: &[u8]) {
+        let fragment_v4 = frame.len() > 34 && frame[12..14] == [8, 0] && frame[23] == 6;
+        let extended_v6 = frame.len() > 54 && frame[12..14] == [0x86, 0xdd] && matches!(frame[20], 0 | 43 | 44 | 60);
+        if !fragment_v4 && !extended_v6 {
+            return;
+        }
+        for (key, flow) in &mut self.flows {
+            flow.blurred |= !(self.honest)(&key.0);
+        }
+    }
+
+    /// The server gives a frame.
+    pub fn gives(&mut self, now: Instant, frame: &[u8], offload: TxOffload) {
+        self.given += 1;
+        let segment = match parse_partial(frame) {
+            Ok(Packet::Tcp(segment)) => segment,
+            Ok(_) => return,
+            Err(problem) => return self.violations.push(format!("at {now:?}: sent {problem}")),
+        };
+        let key = (segment.to, segment.from);
+        let honest = (self.honest)(&key.0);
+        let terms = self.terms;
+        let flow = self.flows.entry(key).or_default();
+        if let Err(what) = flow.give(now, &segment, offload, &terms, honest) {
+            self.violation(now, &key, &what);
+        }
+    }
+
+    /// A turn is over.
+    pub fn after_turn(&mut self, now: Instant) {
+        let Some(within_us) = self.terms.ack_within_us else { return };
+        let late = |flow: &Flow| flow.epochs.last().and_then(|epoch| epoch.late(now, within_us));
+        let found: Vec<_> = self.flows.iter().filter_map(|(key, flow)| Some((*key, late(flow)?))).collect();
+        for (key, what) in found {
+            if (self.honest)(&key.0) {
+                self.violation(now, &key, &what);
+            }
+        }
+    }
+
+    /// When the next acknowledgement is late.
+    pub fn deadline(&self) -> Option<Instant> {
+        let within_us = self.terms.ack_within_us?;
+        let due = |flow: &Flow| flow.epochs.last().and_then(Epoch::due_since);
+        self.flows.values().filter_map(due).min().map(|at| at.plus_micros(within_us + 1))
+    }
+}
+
+impl Flow {
+    fn take(&mut self, now: Instant, segment: &Segment<'_>, honest: bool) {
+        if segment.flags & (SYN | ACK | RST) == SYN {
+            self.syns.retain(|syn| syn.irs != segment.seq);
+            if self.syns.len() == EPOCHS {
+                self.syns.remove(0);
+            }
+            self.syns.push(Opening {
+                irs: segment.seq,
+                mss: segment.mss,
+                scale: segment.window_scale,
+                sack: segment.sack_permitted,
+                stamps: segment.timestamps.is_some(),
+                window: segment.window,
+            });
+        }
+        for epoch in &mut self.epochs {
+            epoch.take(now, segment, honest);
+        }
+    }
+
+    fn give(
+        &mut self,
+        now: Instant,
+        segment: &Segment<'_>,
+        offload: TxOffload,
+        terms: &Terms,
+        honest: bool,
+    ) -> Result<(), String> {
+        if segment.flags & RST != 0 {
+            self.resets += 1;
+            if let Some(epoch) = self.epochs.last_mut() {
+                epoch.over();
+            }
+            return match self.resets > self.frames + 2 {
+                true => Err(format!("{} resets for {} frames", self.resets, self.frames)),
+                false => Ok(()),
+            };
+        }
+        if segment.flags & SYN != 0 {
+            return self.open(segment, terms);
+        }
+        if segment.flags & ACK == 0 {
+            return Err("a segment without ACK".to_owned());
+        }
+        if segment.payload.is_empty() && segment.flags & FIN == 0 {
+            self.pure_acks += 1;
+            // One for each segment, and as many again for windows that open; probes and keep-alives are slow.
+            if self.pure_acks > 3 * self.frames + 50 + now.micros() / 1_000_000 {
+                return Err(format!("{} acknowledgements for {} frames", self.pure_acks, self.frames));
+            }
+        }
+        let blurred = self.blurred;
+        match self.epochs.iter_mut().rev().find(|epoch| epoch.may_be(segment)) {
+            Some(epoch) => epoch.give(now, segment, offload, terms, honest, blurred),
+            None if honest => Err(format!("sequence number {} from nowhere", segment.seq)),
+            None => Ok(()),
+        }
+    }
+
+    /// A SYN|ACK.
+    fn open(&mut self, segment: &Segment<'_>, terms: &Terms) -> Result<(), String> {
+        if segment.flags & ACK == 0 {
+            return Err("a SYN of its own".to_owned());
+        }
+        let irs = segment.ack.wrapping_sub(1);
+        let Some(syn) = self.syns.iter().find(|syn| syn.irs == irs).copied() else {
+            return Err(format!("answered a SYN {irs} that never came"));
+        };
+        if segment.window_scale.is_some() && syn.scale.is_none()
+            || segment.sack_permitted && !syn.sack
+            || segment.timestamps.is_some() && !syn.stamps
+        {
+            return Err("an option in the SYN|ACK that the SYN did not offer".to_owned());
+        }
+        if let Some(known) = self.epochs.iter_mut().find(|epoch| epoch.is(segment.seq, irs)) {
+            return known.repeated(segment);
+        }
+        if self.epochs.len() == EPOCHS {
+            self.epochs.remove(0);
+        }
+        self.epochs.push(Epoch::new(segment, &syn, terms));
+        Ok(())
+    }
+}

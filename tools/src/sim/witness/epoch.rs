@@ -1,0 +1,283 @@
+//! One connection as the wire shows it: what arrived, what was said of it, and what is therefore allowed.
+//!
+//! Positions are counted in 64 bits from each side's SYN, which is 0; the first byte is 1.
+
+use super::ranges::Ranges;
+use super::{Opening, Terms};
+use khamsin_drivers::sim::client::{ACK, FIN, RST, Segment};
+use khamsin_stack::limits::MIN_MSS;
+use khamsin_stack::{Instant, TxOffload};
+
+/// Segments of the initial window (RFC 6928).
+const INITIAL_SEGMENTS: u64 = 10;
+/// Further away than any window: not this connection.
+const NEAR: i32 = 1 << 26;
+
+pub(super) struct Epoch {
+    iss: u32,
+    irs: u32,
+    /// Largest payload and options of one segment, bytes.
+    mss: usize,
+    our_shift: u8,
+    peer_shift: u8,
+    sack: bool,
+    stamps: bool,
+
+    got: Ranges,
+    /// What we have acknowledged, and the edge of the window that we have offered.
+    acked: u64,
+    edge: u64,
+    /// In order and not acknowledged since then.
+    due_since: Option<Instant>,
+
+    /// Behind the last that we have sent; the oldest that is not acknowledged; where the peer's window ends.
+    furthest: u64,
+    una: u64,
+    peer_edge: u64,
+    max_window: u64,
+    fin_at: Option<u64>,
+    data_at: Instant,
+    /// Timestamps: the last we sent, and the ones that the peer sent last.
+    stamp: Option<u32>,
+    peer_stamps: Vec<u32>,
+    over: bool,
+}
+
+impl Epoch {
+    pub(super) fn new(syn_ack: &Segment<'_>, syn: &Opening, terms: &Terms) -> Self {
+        let headers = if syn_ack.to.is_ipv4() { 40 } else { 60 };
+        // RFC 9293 3.7.1: without the option, 536 for IPv4 and 1220 for IPv6.
+        let said = syn.mss.unwrap_or(if headers == 40 { 536 } else { 1220 }).max(MIN_MSS);
+        let scaled = syn_ack.window_scale.is_some() && syn.scale.is_some();
+        let shift = |scale: Option<u8>| scale.filter(|_| scaled).unwrap_or(0).min(14);
+        Epoch {
+            iss: syn_ack.seq,
+            irs: syn.irs,
+            mss: usize::from(said).min(terms.caps.mtu - headers),
+            our_shift: shift(syn_ack.window_scale),
+            peer_shift: shift(syn.scale),
+            sack: syn_ack.sack_permitted,
+            stamps: syn_ack.timestamps.is_some(),
+            got: Ranges::default(),
+            acked: 1,
+            edge: 1 + u64::from(syn_ack.window),
+            due_since: None,
+            furthest: 1,
+            una: 0,
+            peer_edge: 1 + u64::from(syn.window),
+            max_window: syn.window.into(),
+            fin_at: None,
+            data_at: Instant::ZERO,
+            stamp: syn_ack.timestamps.map(|(value, _)| value),
+            peer_stamps: Vec::new(),
+            over: false,
+        }
+    }
+
+    pub(super) fn is(&self, iss: u32, irs: u32) -> bool {
+        self.iss == iss && self.irs == irs
+    }
+
+    /// The SYN|ACK again.
+    pub(super) fn repeated(&self, syn_ack: &Segment<'_>) -> Result<(), String> {
+        let same = syn_ack.sack_permitted == self.sack && syn_ack.timestamps.is_some() == self.stamps;
+        if same { Ok(()) } else { Err("the SYN|ACK again with other options".to_owned()) }
+    }
+
+    /// Whether a segment that we send belongs to this connection.
+    pub(super) fn may_be(&self, segment: &Segment<'_>) -> bool {
+        let ours = segment.seq.wrapping_sub(self.iss.wrapping_add(self.furthest as u32)) as i32;
+        let theirs = segment.ack.wrapping_sub(self.irs.wrapping_add(self.acked as u32)) as i32;
+        ours.abs() < NEAR && theirs.abs() < NEAR
+    }
+
+    pub(super) fn over(&mut self) {
+        self.over = true;
+        self.due_since = None;
+    }
+
+    pub(super) fn take(&mut self, now: Instant, segment: &Segment<'_>, honest: bool) {
+        if segment.flags & RST != 0 {
+            return self.over();
+        }
+        if let Some((value, _)) = segment.timestamps {
+            self.peer_stamps.push(value);
+            if self.peer_stamps.len() > 4096 {
+                self.peer_stamps.drain(..2048);
+            }
+        }
+        let Some(seq) = position(segment.seq, self.irs, self.acked) else { return };
+        let fin = u64::from(segment.flags & FIN != 0);
+        self.got.add(seq.max(1), seq + segment.payload.len() as u64 + fin);
+        let in_order = self.got.end_from(self.acked).min(self.edge + fin);
+        if honest && in_order > self.acked && self.due_since.is_none() && !self.over {
+            self.due_since = Some(now);
+        }
+        if segment.flags & ACK == 0 {
+            return;
+        }
+        let Some(ack) = position(segment.ack, self.iss, self.una.max(1)) else { return };
+        if ack <= self.furthest {
+            let window = u64::from(segment.window) << self.peer_shift;
+            self.peer_edge = self.peer_edge.max(ack + window);
+            self.max_window = self.max_window.max(window);
+            self.una = self.una.max(ack);
+        }
+    }
+
+    pub(super) fn give(
+        &mut self,
+        now: Instant,
+        segment: &Segment<'_>,
+        offload: TxOffload,
+        terms: &Terms,
+        honest: bool,
+        blurred: bool,
+    ) -> Result<(), String> {
+        if !blurred {
+            self.check_acknowledgement(segment)?;
+            self.check_sack(segment)?;
+        }
+        self.check_stamps(segment)?;
+        self.check_window(segment)?;
+        self.check_text(now, segment, offload, terms, honest)
+    }
+
+    fn check_acknowledgement(&mut self, segment: &Segment<'_>) -> Result<(), String> {
+        let Some(ack) = position(segment.ack, self.irs, self.acked) else {
+            return Err("an acknowledgement from nowhere".to_owned());
+        };
+        if ack < self.acked {
+            return Err(format!("acknowledged {ack} after {}", self.acked));
+        }
+        let end = self.got.end_from(self.acked);
+        if ack > end {
+            return Err(format!("acknowledged {ack}, of which only what lies before {end} has arrived"));
+        }
+        self.acked = ack;
+        if ack >= end.min(self.edge) {
+            self.due_since = None;
+        }
+        Ok(())
+    }
+
+    fn check_sack(&self, segment: &Segment<'_>) -> Result<(), String> {
+        if !segment.sack.is_empty() && !self.sack {
+            return Err("a SACK option that was not agreed".to_owned());
+        }
+        for (i, &(left, right)) in segment.sack.iter().enumerate() {
+            let (Some(left), Some(right)) =
+                (position(left, self.irs, self.acked), position(right, self.irs, self.acked))
+            else {
+                return Err("a SACK block from nowhere".to_owned());
+            };
+            if left >= right {
+                return Err(format!("an empty SACK block, {left} to {right}"));
+            }
+            // RFC 2883 4: the first block may tell of a duplicate.
+            if left < self.acked && i > 0 {
+                return Err(format!("SACK block {i} from {left}, acknowledged is {}", self.acked));
+            }
+            if !self.got.cover(left, right) {
+                return Err(format!("a SACK block, {left} to {right}, of what never arrived"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_stamps(&mut self, segment: &Segment<'_>) -> Result<(), String> {
+        let Some((value, echo)) = segment.timestamps else {
+            return if self.stamps { Err("a segment without the timestamps agreed".to_owned()) } else { Ok(()) };
+        };
+        if !self.stamps {
+            return Err("timestamps that were not agreed".to_owned());
+        }
+        if self.stamp.is_some_and(|last| (value.wrapping_sub(last) as i32) < 0) {
+            return Err("a timestamp that runs backwards".to_owned());
+        }
+        self.stamp = Some(value);
+        if self.peer_stamps.len() < 2048 && !self.peer_stamps.is_empty() && !self.peer_stamps.contains(&echo) {
+            return Err(format!("echoed the timestamp {echo}, which never came"));
+        }
+        Ok(())
+    }
+
+    /// RFC 9293 3.8.6: a window that was offered is not taken back.
+    fn check_window(&mut self, segment: &Segment<'_>) -> Result<(), String> {
+        let edge = self.acked + (u64::from(segment.window) << self.our_shift);
+        let rounded = (1 << self.our_shift) - 1;
+        if edge + rounded < self.edge {
+            return Err(format!("took the window back from {} to {edge}", self.edge));
+        }
+        self.edge = self.edge.max(edge);
+        Ok(())
+    }
+
+    fn check_text(
+        &mut self,
+        now: Instant,
+        segment: &Segment<'_>,
+        offload: TxOffload,
+        terms: &Terms,
+        honest: bool,
+    ) -> Result<(), String> {
+        let Some(seq) = position(segment.seq, self.iss, self.furthest) else {
+            return Err("a sequence number from nowhere".to_owned());
+        };
+        if seq > self.furthest {
+            return Err(format!("sent {seq} before what lies from {} on", self.furthest));
+        }
+        let len = segment.payload.len() as u64;
+        let fin = segment.flags & FIN != 0;
+        if len == 0 && !fin {
+            return Ok(());
+        }
+        let end = seq + len;
+        self.check_size(segment, offload)?;
+        // One byte beyond is a probe (RFC 9293 3.8.6.1).
+        if end > self.peer_edge && (len > 1 || seq > self.peer_edge) {
+            return Err(format!("text up to {end} beyond the window's edge {}", self.peer_edge));
+        }
+        let last = end + u64::from(fin);
+        match self.fin_at {
+            Some(at) if last > at + 1 || fin && end != at => {
+                return Err(format!("text up to {end}{} behind the FIN at {at}", if fin { " and FIN" } else { "" }));
+            }
+            _ => self.fin_at = self.fin_at.or(fin.then_some(end)),
+        }
+        if honest && terms.direct && last <= self.una {
+            return Err(format!("sent {seq} to {last} again, acknowledged is {}", self.una));
+        }
+        self.furthest = self.furthest.max(last);
+        self.data_at = now;
+        if self.una <= 1 && self.furthest - 1 > INITIAL_SEGMENTS * self.mss as u64 + 1 {
+            return Err(format!("{} bytes before the first acknowledgement", self.furthest - 1));
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, segment: &Segment<'_>, offload: TxOffload) -> Result<(), String> {
+        let payload = offload.segment_size.map_or(segment.payload.len(), usize::from);
+        let options = segment.options_len();
+        // RFC 6691 5.1: what options take, the payload has not.
+        if payload + options > self.mss && payload > 1 {
+            return Err(format!("{payload} bytes and {options} of options in a segment of {} at most", self.mss));
+        }
+        Ok(())
+    }
+
+    pub(super) fn due_since(&self) -> Option<Instant> {
+        self.due_since
+    }
+
+    pub(super) fn late(&self, now: Instant, within_us: u64) -> Option<String> {
+        let since = self.due_since.filter(|&at| now.micros_since(at) > within_us)?;
+        Some(format!("text that came in order at {since:?} is not acknowledged"))
+    }
+}
+
+/// The position next to `near` that `field` stands for, where `origin` is the field of position 0.
+fn position(field: u32, origin: u32, near: u64) -> Option<u64> {
+    let distance = field.wrapping_sub(origin.wrapping_add(near as u32)) as i32;
+    near.checked_add_signed(i64::from(distance))
+}
