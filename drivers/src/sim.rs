@@ -11,12 +11,14 @@ mod faults;
 mod offload;
 mod path;
 mod queue;
+mod rings;
 mod wire;
 
 pub use end::SimEnd;
 pub use faults::{Fate, Faults, RandomFaults, Sighting};
 pub use path::{BurstLoss, Delivery, Path, PathConfig, PathDrop, PathStats, QueueLimit, Verdict};
 pub use queue::{SimFrame, SimQueue};
+pub use rings::{Rings, Spans};
 pub use wire::{Recorded, Wire, WireStats};
 
 /// One end of a wire.
@@ -71,6 +73,8 @@ pub struct SimConfig {
     pub rx_partial_checksums: bool,
     /// Frames that each queue may have allocated or in flight before completion.
     pub tx_frames: usize,
+    /// What the rings between each queue and its device are like.
+    pub rings: Rings,
     /// Where all randomness comes from.
     pub seed: u64,
 }
@@ -90,6 +94,7 @@ impl Default for SimConfig {
             tx_segment_max: 0,
             rx_partial_checksums: false,
             tx_frames: 4096,
+            rings: Rings::default(),
             seed: 0,
         }
     }

@@ -9,11 +9,12 @@ use std::rc::Rc;
 pub struct SimEnd {
     state: Rc<RefCell<State>>,
     side: Side,
+    number: usize,
 }
 
 impl SimEnd {
-    pub(super) fn new(state: Rc<RefCell<State>>, side: Side) -> Self {
-        SimEnd { state, side }
+    pub(super) fn new(state: Rc<RefCell<State>>, side: Side, number: usize) -> Self {
+        SimEnd { state, side, number }
     }
 
     /// Which end this is.
@@ -28,6 +29,6 @@ impl SimEnd {
 
     /// The next frame that has arrived.
     pub fn recv(&self) -> Option<Vec<u8>> {
-        self.state.borrow_mut().receive(self.side)
+        self.state.borrow_mut().receive(self.side, self.number)
     }
 }

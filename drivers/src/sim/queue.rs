@@ -1,9 +1,10 @@
 //! An end of the wire as a stack drives it.
 
-use super::Side;
 use super::wire::{ETHERNET_MAX, State};
-use khamsin_stack::{Caps, Frame, Queue, QueueStats, RxChecksum, TxOffload};
+use super::{Rings, Side};
+use khamsin_stack::{Caps, Frame, Instant, Queue, QueueStats, RxChecksum, TxOffload};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -38,34 +39,45 @@ impl Frame for SimFrame {
 }
 
 /// One end of a [`Wire`](super::Wire) as a [`Queue`]. A transmitted frame's buffer is free again at the next `begin`, as with
-/// a ring whose completions are reaped there.
+/// a ring whose completions are reaped there, or as much later as [`Rings`] says.
 pub struct SimQueue {
     state: Rc<RefCell<State>>,
     side: Side,
+    /// Which of the side's queues.
+    number: usize,
+    rings: Rings,
     /// Buffers still to be made, and how long they are.
     unmade: usize,
     capacity: usize,
     free: Vec<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
-    /// Frames that the stack holds.
+    /// Buffers on their way out, and when they complete.
+    sent: VecDeque<(Instant, Vec<u8>)>,
+    /// Frames sent in this turn.
+    burst: usize,
+    /// Frames that the stack holds; received ones among them.
     held: usize,
+    held_rx: usize,
     stats: QueueStats,
 }
 
 impl SimQueue {
-    pub(super) fn new(state: Rc<RefCell<State>>, side: Side) -> Self {
-        let (frames, capacity) = {
+    pub(super) fn new(state: Rc<RefCell<State>>, side: Side, number: usize) -> Self {
+        let (frames, capacity, rings) = {
             let config = &state.borrow().config;
-            (config.tx_frames, config.tx_segment_max.max(config.mtu + ETHERNET_MAX))
+            (config.tx_frames, config.tx_segment_max.max(config.mtu + ETHERNET_MAX), config.rings.clone())
         };
         SimQueue {
             state,
             side,
+            number,
+            rings,
             unmade: frames,
             capacity,
             free: Vec::with_capacity(frames),
-            sent: Vec::with_capacity(frames),
+            sent: VecDeque::with_capacity(frames),
+            burst: 0,
             held: 0,
+            held_rx: 0,
             stats: QueueStats::default(),
         }
     }
@@ -74,28 +86,49 @@ impl SimQueue {
     pub fn held(&self) -> usize {
         self.held
     }
+
+    /// Buffers that are out: held by the stack, or sent and not completed.
+    pub fn tx_out(&self) -> usize {
+        self.held - self.held_rx + self.sent.len()
+    }
+
+    /// When the device has done with everything sent; `None`: it has.
+    pub fn completes_at(&self) -> Option<Instant> {
+        self.sent.back().map(|&(at, _)| at)
+    }
 }
 
 impl Queue for SimQueue {
     type Frame = SimFrame;
 
     fn begin(&mut self) {
-        self.free.append(&mut self.sent);
+        self.burst = 0;
+        let now = self.state.borrow().now();
+        while self.sent.front().is_some_and(|&(at, _)| at <= now) {
+            self.free.extend(self.sent.pop_front().map(|(_, buffer)| buffer));
+        }
     }
 
     fn rx_burst(&mut self, burst: &mut Vec<SimFrame>, limit: usize) -> usize {
         let mut state = self.state.borrow_mut();
+        let limit = limit.min(self.rings.rx_burst_max);
         for count in 0..limit {
-            let Some(buffer) = state.receive(self.side) else { return count };
+            let Some(buffer) = state.receive(self.side, self.number) else { return count };
             self.stats.rx_frames += 1;
             self.stats.rx_bytes += buffer.len() as u64;
             self.held += 1;
+            self.held_rx += 1;
             burst.push(SimFrame { len: buffer.len(), buffer, transmit: false });
         }
         limit
     }
 
     fn alloc_tx(&mut self) -> Option<SimFrame> {
+        let full = !self.rings.tx_full.is_empty() && self.rings.tx_full.contain(self.state.borrow().now());
+        if full {
+            self.stats.tx_exhausted += 1;
+            return None;
+        }
         let buffer = match self.free.pop() {
             Some(buffer) => buffer,
             None if self.unmade > 0 => {
@@ -116,13 +149,22 @@ impl Queue for SimQueue {
         self.stats.tx_frames += 1;
         self.stats.tx_bytes += frame.len as u64;
         let mut state = self.state.borrow_mut();
-        if !state.transmit(self.side, frame.bytes_mut(), offload) {
+        // What the device does not take at once waits in the ring.
+        let waits_us = (self.burst / self.rings.tx_burst_max) as u64 * self.rings.tx_retry_us;
+        self.burst += 1;
+        if !state.transmit(self.side, frame.bytes_mut(), offload, waits_us) {
             self.stats.tx_errors += 1;
         }
         match frame.transmit {
-            true => self.sent.push(frame.buffer),
+            true => {
+                let completes = state.now().plus_micros(waits_us + self.rings.completion_us);
+                self.sent.push_back((completes, frame.buffer));
+            }
             // A received frame turned around.
-            false => state.recycle(frame.buffer),
+            false => {
+                self.held_rx -= 1;
+                state.recycle(frame.buffer);
+            }
         }
     }
 
@@ -130,7 +172,10 @@ impl Queue for SimQueue {
         self.held -= 1;
         match frame.transmit {
             true => self.free.push(frame.buffer),
-            false => self.state.borrow_mut().recycle(frame.buffer),
+            false => {
+                self.held_rx -= 1;
+                self.state.borrow_mut().recycle(frame.buffer);
+            }
         }
     }
 
@@ -153,6 +198,7 @@ impl Queue for SimQueue {
     }
 
     fn stats(&self) -> QueueStats {
-        self.stats
+        let rx_dropped = self.state.borrow().starved(self.side, self.number);
+        QueueStats { rx_dropped, rx_ring_starved: rx_dropped, ..self.stats }
     }
 }

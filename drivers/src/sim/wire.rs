@@ -1,7 +1,7 @@
 //! The wire: frames in flight, in the order in which they arrive.
 
 use super::offload;
-use super::{Faults, RandomFaults, Side, Sighting, SimConfig, SimEnd, SimQueue};
+use super::{Fate, Faults, RandomFaults, Side, Sighting, SimConfig, SimEnd, SimQueue};
 use khamsin_stack::{Instant, TxOffload};
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -60,10 +60,33 @@ pub(super) struct State {
     faults: Box<dyn Faults>,
     in_flight: BinaryHeap<Reverse<Flight>>,
     order: u64,
-    inbox: [VecDeque<Vec<u8>>; 2],
+    ports: [Ports; 2],
     spare: Vec<Vec<u8>>,
     stats: [WireStats; 2],
     recording: Option<Vec<Recorded>>,
+    observer: Option<Observer>,
+}
+
+type Observer = Box<dyn FnMut(&Sighting<'_>, &Fate)>;
+type Steer = Box<dyn FnMut(Instant, &[u8]) -> usize>;
+
+/// The queues of one side, and what decides which of them a frame goes to.
+struct Ports {
+    inboxes: Vec<Inbox>,
+    steer: Steer,
+}
+
+#[derive(Default)]
+struct Inbox {
+    frames: VecDeque<Vec<u8>>,
+    /// Frames lost because no buffer was there for them.
+    starved: u64,
+}
+
+impl Ports {
+    fn one() -> Self {
+        Ports { inboxes: vec![Inbox::default()], steer: Box::new(|_, _| 0) }
+    }
 }
 
 /// A link between two ends; clones are the same link.
@@ -85,21 +108,44 @@ impl Wire {
             faults: Box::new(faults),
             in_flight: BinaryHeap::new(),
             order: 0,
-            inbox: [VecDeque::new(), VecDeque::new()],
+            ports: [Ports::one(), Ports::one()],
             spare: Vec::new(),
             stats: [WireStats::default(); 2],
             recording: None,
+            observer: None,
         })))
     }
 
     /// One end as a stack drives it.
     pub fn queue(&self, side: Side) -> SimQueue {
-        SimQueue::new(self.0.clone(), side)
+        SimQueue::new(self.0.clone(), side, 0)
+    }
+
+    /// One end as `count` queues of one device. `steer` says which of them a frame goes to that arrives, when it does.
+    pub fn queues(
+        &self,
+        side: Side,
+        count: usize,
+        steer: impl FnMut(Instant, &[u8]) -> usize + 'static,
+    ) -> Vec<SimQueue> {
+        self.divide(side, count, Box::new(steer));
+        (0..count).map(|number| SimQueue::new(self.0.clone(), side, number)).collect()
     }
 
     /// One end for frames written by hand.
     pub fn end(&self, side: Side) -> SimEnd {
-        SimEnd::new(self.0.clone(), side)
+        SimEnd::new(self.0.clone(), side, 0)
+    }
+
+    /// One end as `count` hosts behind a switch. `steer` says which of them gets a frame that arrives, and when it does.
+    pub fn ends(&self, side: Side, count: usize, steer: impl FnMut(Instant, &[u8]) -> usize + 'static) -> Vec<SimEnd> {
+        self.divide(side, count, Box::new(steer));
+        (0..count).map(|number| SimEnd::new(self.0.clone(), side, number)).collect()
+    }
+
+    fn divide(&self, side: Side, count: usize, steer: Steer) {
+        let inboxes = (0..count.max(1)).map(|_| Inbox::default()).collect();
+        self.0.borrow_mut().ports[side as usize] = Ports { inboxes, steer };
     }
 
     /// Makes it `now`, which never runs backwards: frames whose time has come are there to be received.
@@ -114,7 +160,12 @@ impl Wire {
 
     /// Whether frames have arrived at `side` and were not received yet.
     pub fn has_arrived(&self, side: Side) -> bool {
-        !self.0.borrow().inbox[side as usize].is_empty()
+        self.0.borrow().ports[side as usize].inboxes.iter().any(|inbox| !inbox.frames.is_empty())
+    }
+
+    /// Shows `observer` every frame that is put on the wire from now on, and its fate.
+    pub fn observe(&self, observer: impl FnMut(&Sighting<'_>, &Fate) + 'static) {
+        self.0.borrow_mut().observer = Some(Box::new(observer));
     }
 
     /// What became of the frames that `side` has sent.
@@ -145,28 +196,52 @@ impl State {
             let Some(Reverse(flight)) = self.in_flight.pop() else { return };
             let to = if flight.to_left { Side::Left } else { Side::Right };
             self.stats[to.other() as usize].delivered += 1;
-            self.inbox[to as usize].push_back(flight.bytes);
+            self.deliver(to, flight);
         }
     }
 
-    /// Sends a frame as a device does: first the work that was left to it. Returns whether it could.
-    pub(super) fn transmit(&mut self, from: Side, frame: &mut [u8], offload: TxOffload) -> bool {
+    fn deliver(&mut self, to: Side, flight: Flight) {
+        let rings = &self.config.rings;
+        let ports = &mut self.ports[to as usize];
+        let number = (ports.steer)(flight.arrival, &flight.bytes) % ports.inboxes.len();
+        let inbox = &mut ports.inboxes[number];
+        if to == Side::Left && (inbox.frames.len() >= rings.rx_frames || rings.starved.contain(flight.arrival)) {
+            inbox.starved += 1;
+            self.spare.push(flight.bytes);
+        } else {
+            inbox.frames.push_back(flight.bytes);
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Frames that a queue of `side` had no buffer for.
+    pub(super) fn starved(&self, side: Side, number: usize) -> u64 {
+        self.ports[side as usize].inboxes[number].starved
+    }
+
+    /// Sends a frame as a device does, `waits_us` from now: first the work that was left to it. Returns whether it could.
+    pub(super) fn transmit(&mut self, from: Side, frame: &mut [u8], offload: TxOffload, waits_us: u64) -> bool {
         let able = match offload {
             TxOffload { checksum_start: None, segment_size: None } => {
-                self.send(from, frame);
+                self.send_later(from, frame, waits_us);
                 true
             }
             TxOffload { checksum_start: Some(start), segment_size: None } if self.config.tx_checksum => {
                 let done = offload::complete_checksum(frame, start.into());
                 if done {
-                    self.send(from, frame);
+                    self.send_later(from, frame, waits_us);
                 }
                 done
             }
             TxOffload { checksum_start: Some(start), segment_size: Some(size) }
                 if frame.len() <= self.config.tx_segment_max =>
             {
-                offload::segment(frame, start.into(), size.into(), |segment| self.send(from, segment))
+                offload::segment(frame, start.into(), size.into(), |segment| {
+                    self.send_later(from, segment, waits_us);
+                })
             }
             _ => false,
         };
@@ -176,8 +251,15 @@ impl State {
 
     /// Puts a complete frame on the wire.
     pub(super) fn send(&mut self, from: Side, frame: &[u8]) {
+        self.send_later(from, frame, 0);
+    }
+
+    fn send_later(&mut self, from: Side, frame: &[u8], waits_us: u64) {
         let seen = Sighting { from, index: self.stats[from as usize].sent, at: self.now, frame };
         let fate = self.faults.fate(&seen);
+        if let Some(observer) = &mut self.observer {
+            observer(&seen, &fate);
+        }
         let stats = &mut self.stats[from as usize];
         stats.sent += 1;
         let oversize = frame.len() > self.config.mtu + offload::ethernet_header(frame);
@@ -193,7 +275,7 @@ impl State {
             return;
         }
         stats.delayed += u64::from(fate.delay_us > 0);
-        let arrival = self.now.plus_micros(self.config.latency_us).plus_micros(fate.delay_us);
+        let arrival = self.now.plus_micros(self.config.latency_us + waits_us).plus_micros(fate.delay_us);
         let corrupt = fate.flipped_bit.filter(|bit| bit / 8 < frame.len());
         stats.corrupted += u64::from(corrupt.is_some());
         stats.duplicated += u64::from(fate.copy_after_us.is_some());
@@ -216,8 +298,8 @@ impl State {
     }
 
     /// The next frame that has arrived at `side`.
-    pub(super) fn receive(&mut self, side: Side) -> Option<Vec<u8>> {
-        self.inbox[side as usize].pop_front()
+    pub(super) fn receive(&mut self, side: Side, number: usize) -> Option<Vec<u8>> {
+        self.ports[side as usize].inboxes[number].frames.pop_front()
     }
 
     /// Takes a received frame's buffer back.
