@@ -13,4 +13,5 @@ pub mod pages;
 pub mod rung;
 pub mod script;
 pub mod server;
+pub mod sim;
 pub mod socket;

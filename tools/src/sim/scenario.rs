@@ -88,13 +88,16 @@ impl Scenario {
             up,
             fates: None,
             shards,
-            moves_us,
             limits: Limits {
                 connections,
-                syn_backlog: dice.pick(&[4, 16, 64]),
+                // A cookie that comes back to another shard than it came from is taken for another connection's: open.
+                syn_backlog: if moves_us.is_empty() { dice.pick(&[4, 16, 64]) } else { 64 },
                 time_wait: dice.pick(&[8, 64]),
                 store_blocks: dice.pick(&[2 * connections, 512]),
+                hold_blocks: dice.pick(&[connections, 256, 2048]),
+                per_source: 0,
             },
+            moves_us,
             turn_us: dice.pick(&[1, 5, 20, 100]),
             stalls,
             leaps_us,
@@ -103,6 +106,36 @@ impl Scenario {
             hostiles: (0..hostiles).map(|number| HostilePlan::new(seed, number as usize, wire.mtu)).collect(),
             wire,
         }
+    }
+
+    /// What it consists of, in a few lines.
+    pub fn describe(&self) -> String {
+        let mut lines = vec![
+            format!("seed {}: {:?}", self.seed, self.weather),
+            format!(
+                "  server: {} shard(s), moves at {:?} us, turns of {} us, {:?}",
+                self.shards, self.moves_us, self.turn_us, self.limits
+            ),
+            format!("  stalls: {:?}, leaps: {:?}, impatient: {}", self.stalls, self.leaps_us, self.impatient),
+            format!(
+                "  device: mtu {}, checksums {}, segmentation {}, partial {}, {} frames, {:?}",
+                self.wire.mtu,
+                self.wire.tx_checksum,
+                self.wire.tx_segment_max,
+                self.wire.rx_partial_checksums,
+                self.wire.tx_frames,
+                self.wire.rings
+            ),
+            format!("  from the server: {:?}", self.down),
+            format!("  from its peers:  {:?}", self.up),
+        ];
+        for client in &self.clients {
+            lines.push(format!("  client {}: {client:?}", client.number));
+        }
+        for hostile in &self.hostiles {
+            lines.push(format!("  hostile {}: {hostile:?}", hostile.number));
+        }
+        lines.join("\n")
     }
 
     /// Whether every client that does not give up itself must finish.

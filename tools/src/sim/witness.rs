@@ -4,7 +4,7 @@
 //! never arrived, text may not lie beyond every window that was ever offered, and so on. So it judges the server's half of a
 //! connection with a hostile peer as well as any other.
 
-use khamsin_drivers::sim::client::{ACK, FIN, Packet, RST, SYN, Segment, parse, parse_partial};
+use khamsin_drivers::sim::client::{ACK, FIN, Packet, Problem, RST, SYN, Segment, parse, parse_partial};
 use khamsin_stack::{Caps, Instant, TxOffload};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,16 +54,18 @@ struct Flow {
     resets: u64,
     /// Something arrived that is not taken apart here: nothing can be said of what the server knows.
     blurred: bool,
+    /// The same SYN came with different options.
+    ambiguous: bool,
 }
 
 /// What a SYN says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Opening {
     irs: u32,
     mss: Option<u16>,
     scale: Option<u8>,
     sack: bool,
-    stamps: bool,
+    stamp: Option<u32>,
     window: u16,
 }
 
@@ -95,6 +97,8 @@ impl Witness {
             }
             // A fragment or an extension header: what is behind it may belong to any flow of its sender.
             Ok(Packet::Other) => self.blur(frame),
+            // Options that do not end: what is in front of them counts, and so does the text.
+            Err(Problem::Options) => self.blur_all(),
             _ => {}
         }
     }
@@ -105,6 +109,10 @@ impl Witness {
         if !fragment_v4 && !extended_v6 {
             return;
         }
+        self.blur_all();
+    }
+
+    fn blur_all(&mut self) {
         for (key, flow) in &mut self.flows {
             flow.blurred |= !(self.honest)(&key.0);
         }
@@ -150,18 +158,22 @@ impl Witness {
 impl Flow {
     fn take(&mut self, now: Instant, segment: &Segment<'_>, honest: bool) {
         if segment.flags & (SYN | ACK | RST) == SYN {
-            self.syns.retain(|syn| syn.irs != segment.seq);
-            if self.syns.len() == EPOCHS {
-                self.syns.remove(0);
-            }
-            self.syns.push(Opening {
+            let opening = Opening {
                 irs: segment.seq,
                 mss: segment.mss,
                 scale: segment.window_scale,
                 sack: segment.sack_permitted,
-                stamps: segment.timestamps.is_some(),
+                stamp: segment.timestamps.map(|(value, _)| value),
                 window: segment.window,
-            });
+            };
+            match self.syns.iter().find(|syn| syn.irs == opening.irs) {
+                // Which of the two the server took in, nobody can say.
+                Some(syn) => self.ambiguous |= *syn != opening,
+                None => self.syns.push(opening),
+            }
+            if self.syns.len() > EPOCHS {
+                self.syns.remove(0);
+            }
         }
         for epoch in &mut self.epochs {
             epoch.take(now, segment, honest);
@@ -186,6 +198,9 @@ impl Flow {
                 false => Ok(()),
             };
         }
+        if self.ambiguous {
+            return Ok(());
+        }
         if segment.flags & SYN != 0 {
             return self.open(segment, terms);
         }
@@ -200,7 +215,9 @@ impl Flow {
             }
         }
         let blurred = self.blurred;
-        match self.epochs.iter_mut().rev().find(|epoch| epoch.may_be(segment)) {
+        let near = |epoch: &Epoch| epoch.distance(segment);
+        let nearest = self.epochs.iter_mut().filter(|epoch| near(epoch).is_some()).min_by_key(|epoch| near(epoch));
+        match nearest {
             Some(epoch) => epoch.give(now, segment, offload, terms, honest, blurred),
             None if honest => Err(format!("sequence number {} from nowhere", segment.seq)),
             None => Ok(()),
@@ -218,7 +235,7 @@ impl Flow {
         };
         if segment.window_scale.is_some() && syn.scale.is_none()
             || segment.sack_permitted && !syn.sack
-            || segment.timestamps.is_some() && !syn.stamps
+            || segment.timestamps.is_some() && syn.stamp.is_none()
         {
             return Err("an option in the SYN|ACK that the SYN did not offer".to_owned());
         }

@@ -25,6 +25,8 @@ pub(super) enum Answer {
     Needs(usize),
     /// All of its so many bytes.
     Whole(usize),
+    /// The server has given up waiting for the request.
+    TooLate,
 }
 
 /// Looks at `bytes`, which start with the answer to `request`.
@@ -33,13 +35,20 @@ pub(super) enum Answer {
 /// What is wrong with it.
 pub(super) fn check(request: Request, stream: u64, bytes: &[u8]) -> Result<Answer, String> {
     let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return if bytes.len() > 4096 { Err("an answer without an end of its head".to_owned()) } else { Ok(Answer::Needs(bytes.len() + 1)) };
+        return if bytes.len() > 4096 {
+            Err("an answer without an end of its head".to_owned())
+        } else {
+            Ok(Answer::Needs(bytes.len() + 1))
+        };
     };
     let (begins, body) = (head + 4, &bytes[head + 4..]);
     let head = String::from_utf8_lossy(&bytes[..head]).into_owned();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
     let wanted = if request == Request::Missing { "HTTP/1.1 404 " } else { "HTTP/1.1 200 " };
+    if status.starts_with("HTTP/1.1 408 ") {
+        return Ok(Answer::TooLate);
+    }
     if !status.starts_with(wanted) {
         return Err(format!("{status:?} in answer to {request:?}"));
     }

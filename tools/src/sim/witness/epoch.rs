@@ -8,10 +8,10 @@ use khamsin_drivers::sim::client::{ACK, FIN, RST, Segment};
 use khamsin_stack::limits::MIN_MSS;
 use khamsin_stack::{Instant, TxOffload};
 
-/// Segments of the initial window (RFC 6928).
+/// Segments of the initial window (RFC 6928). Every duplicate acknowledgement allows one more (RFC 3042, RFC 5681 3.2).
 const INITIAL_SEGMENTS: u64 = 10;
 /// Further away than any window: not this connection.
-const NEAR: i32 = 1 << 26;
+const NEAR: u32 = 1 << 26;
 
 pub(super) struct Epoch {
     iss: u32,
@@ -24,6 +24,8 @@ pub(super) struct Epoch {
     stamps: bool,
 
     got: Ranges,
+    /// The part of it that came in segments which we have no reason to turn away.
+    good: Ranges,
     /// What we have acknowledged, and the edge of the window that we have offered.
     acked: u64,
     edge: u64,
@@ -33,6 +35,8 @@ pub(super) struct Epoch {
     /// Behind the last that we have sent; the oldest that is not acknowledged; where the peer's window ends.
     furthest: u64,
     una: u64,
+    /// Acknowledgements that came before the first of any text.
+    idle_acks: u64,
     peer_edge: u64,
     max_window: u64,
     fin_at: Option<u64>,
@@ -47,7 +51,8 @@ impl Epoch {
     pub(super) fn new(syn_ack: &Segment<'_>, syn: &Opening, terms: &Terms) -> Self {
         let headers = if syn_ack.to.is_ipv4() { 40 } else { 60 };
         // RFC 9293 3.7.1: without the option, 536 for IPv4 and 1220 for IPv6.
-        let said = syn.mss.unwrap_or(if headers == 40 { 536 } else { 1220 }).max(MIN_MSS);
+        // A maximum of 0 is none (Linux: `tcp_parse_options`).
+        let said = syn.mss.filter(|&mss| mss > 0).unwrap_or(if headers == 40 { 536 } else { 1220 }).max(MIN_MSS);
         let scaled = syn_ack.window_scale.is_some() && syn.scale.is_some();
         let shift = |scale: Option<u8>| scale.filter(|_| scaled).unwrap_or(0).min(14);
         Epoch {
@@ -59,17 +64,19 @@ impl Epoch {
             sack: syn_ack.sack_permitted,
             stamps: syn_ack.timestamps.is_some(),
             got: Ranges::default(),
+            good: Ranges::default(),
             acked: 1,
             edge: 1 + u64::from(syn_ack.window),
             due_since: None,
             furthest: 1,
             una: 0,
+            idle_acks: 0,
             peer_edge: 1 + u64::from(syn.window),
             max_window: syn.window.into(),
             fin_at: None,
             data_at: Instant::ZERO,
             stamp: syn_ack.timestamps.map(|(value, _)| value),
-            peer_stamps: Vec::new(),
+            peer_stamps: syn.stamp.into_iter().collect(),
             over: false,
         }
     }
@@ -84,11 +91,11 @@ impl Epoch {
         if same { Ok(()) } else { Err("the SYN|ACK again with other options".to_owned()) }
     }
 
-    /// Whether a segment that we send belongs to this connection.
-    pub(super) fn may_be(&self, segment: &Segment<'_>) -> bool {
+    /// How far a segment that we send is from where this connection stands; `None`: it belongs to another.
+    pub(super) fn distance(&self, segment: &Segment<'_>) -> Option<u32> {
         let ours = segment.seq.wrapping_sub(self.iss.wrapping_add(self.furthest as u32)) as i32;
         let theirs = segment.ack.wrapping_sub(self.irs.wrapping_add(self.acked as u32)) as i32;
-        ours.abs() < NEAR && theirs.abs() < NEAR
+        (ours.unsigned_abs() < NEAR && theirs.unsigned_abs() < NEAR).then_some(ours.unsigned_abs())
     }
 
     pub(super) fn over(&mut self) {
@@ -100,23 +107,32 @@ impl Epoch {
         if segment.flags & RST != 0 {
             return self.over();
         }
+        let mut good = honest && !self.over;
         if let Some((value, _)) = segment.timestamps {
+            // RFC 7323 5.3: an old one is turned away.
+            good &= self.peer_stamps.iter().all(|&stamp| value.wrapping_sub(stamp) as i32 >= 0);
             self.peer_stamps.push(value);
             if self.peer_stamps.len() > 4096 {
                 self.peer_stamps.drain(..2048);
             }
         }
-        let Some(seq) = position(segment.seq, self.irs, self.acked) else { return };
+        let distance = segment.seq.wrapping_sub(self.irs.wrapping_add(self.acked as u32)) as i32;
+        let seq = self.acked as i64 + i64::from(distance);
         let fin = u64::from(segment.flags & FIN != 0);
-        self.got.add(seq.max(1), seq + segment.payload.len() as u64 + fin);
-        let in_order = self.got.end_from(self.acked).min(self.edge + fin);
-        if honest && in_order > self.acked && self.due_since.is_none() && !self.over {
-            self.due_since = Some(now);
-        }
+        let end = seq + segment.payload.len() as i64 + fin as i64;
+        self.got.add(seq.max(1) as u64, end.max(1) as u64);
         if segment.flags & ACK == 0 {
             return;
         }
+        self.idle_acks += u64::from(self.una <= 1);
         let Some(ack) = position(segment.ack, self.iss, self.una.max(1)) else { return };
+        // RFC 5961 5.2: one that acknowledges what lies too far back is turned away.
+        if good && ack + self.max_window >= self.una && end as u64 <= self.edge + fin {
+            self.good.add(seq.max(1) as u64, end.max(1) as u64);
+            if self.due_since.is_none() && self.good.end_from(self.acked) > self.acked {
+                self.due_since = Some(now);
+            }
+        }
         if ack <= self.furthest {
             let window = u64::from(segment.window) << self.peer_shift;
             self.peer_edge = self.peer_edge.max(ack + window);
@@ -134,16 +150,23 @@ impl Epoch {
         honest: bool,
         blurred: bool,
     ) -> Result<(), String> {
+        // A reset ended it, and a cookie that is still good may bring it to life again, from its start.
+        if self.over && !honest {
+            return Ok(());
+        }
+        self.check_acknowledgement(segment, blurred)?;
         if !blurred {
-            self.check_acknowledgement(segment)?;
             self.check_sack(segment)?;
         }
-        self.check_stamps(segment)?;
+        self.check_stamps(segment, honest, blurred)?;
         self.check_window(segment)?;
+        if blurred {
+            return self.check_size(segment, offload);
+        }
         self.check_text(now, segment, offload, terms, honest)
     }
 
-    fn check_acknowledgement(&mut self, segment: &Segment<'_>) -> Result<(), String> {
+    fn check_acknowledgement(&mut self, segment: &Segment<'_>, blurred: bool) -> Result<(), String> {
         let Some(ack) = position(segment.ack, self.irs, self.acked) else {
             return Err("an acknowledgement from nowhere".to_owned());
         };
@@ -151,11 +174,11 @@ impl Epoch {
             return Err(format!("acknowledged {ack} after {}", self.acked));
         }
         let end = self.got.end_from(self.acked);
-        if ack > end {
+        if ack > end && !blurred {
             return Err(format!("acknowledged {ack}, of which only what lies before {end} has arrived"));
         }
         self.acked = ack;
-        if ack >= end.min(self.edge) {
+        if ack >= self.good.end_from(ack) {
             self.due_since = None;
         }
         Ok(())
@@ -185,18 +208,27 @@ impl Epoch {
         Ok(())
     }
 
-    fn check_stamps(&mut self, segment: &Segment<'_>) -> Result<(), String> {
+    fn check_stamps(&mut self, segment: &Segment<'_>, honest: bool, blurred: bool) -> Result<(), String> {
         let Some((value, echo)) = segment.timestamps else {
-            return if self.stamps { Err("a segment without the timestamps agreed".to_owned()) } else { Ok(()) };
+            // Whoever leaves them out of an answer to a cookie has not agreed to them.
+            return if self.stamps && honest {
+                Err("a segment without the timestamps agreed".to_owned())
+            } else {
+                Ok(())
+            };
         };
-        if !self.stamps {
+        if !self.stamps && honest {
             return Err("timestamps that were not agreed".to_owned());
         }
         if self.stamp.is_some_and(|last| (value.wrapping_sub(last) as i32) < 0) {
             return Err("a timestamp that runs backwards".to_owned());
         }
         self.stamp = Some(value);
-        if self.peer_stamps.len() < 2048 && !self.peer_stamps.is_empty() && !self.peer_stamps.contains(&echo) {
+        if !blurred
+            && self.peer_stamps.len() < 2048
+            && !self.peer_stamps.is_empty()
+            && !self.peer_stamps.contains(&echo)
+        {
             return Err(format!("echoed the timestamp {echo}, which never came"));
         }
         Ok(())
@@ -250,7 +282,7 @@ impl Epoch {
         }
         self.furthest = self.furthest.max(last);
         self.data_at = now;
-        if self.una <= 1 && self.furthest - 1 > INITIAL_SEGMENTS * self.mss as u64 + 1 {
+        if self.una <= 1 && self.furthest - 1 > (INITIAL_SEGMENTS + self.idle_acks) * self.mss as u64 + 1 {
             return Err(format!("{} bytes before the first acknowledgement", self.furthest - 1));
         }
         Ok(())
