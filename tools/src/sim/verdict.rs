@@ -80,11 +80,11 @@ pub(super) fn unfinished(world: &mut World) -> Failure {
 
 /// Checks what the clients got and how they ended.
 pub(super) fn of_clients(world: &mut World) -> Option<Failure> {
-    let must_finish = world.scenario.must_finish();
+    let (must_finish, several) = (world.scenario.must_finish(), world.scenario.shards > 1);
     let station = &mut world.station;
     for driver in &mut world.drivers {
         let number = driver.plan.number;
-        if let Some(what) = driver.complaints(station).first() {
+        if let Some(what) = driver.complaints(station, several).first() {
             return Some(Failure::new("client", format!("client {number}: {what}")));
         }
         let end = driver.end(station);

@@ -35,6 +35,8 @@ pub(super) struct Epoch {
     /// Behind the last that we have sent; the oldest that is not acknowledged; where the peer's window ends.
     furthest: u64,
     una: u64,
+    /// What the peer has reported beyond it (RFC 2018).
+    sacked: Ranges,
     /// Acknowledgements that came before the first of any text.
     idle_acks: u64,
     peer_edge: u64,
@@ -70,6 +72,7 @@ impl Epoch {
             due_since: None,
             furthest: 1,
             una: 0,
+            sacked: Ranges::default(),
             idle_acks: 0,
             peer_edge: 1 + u64::from(syn.window),
             max_window: syn.window.into(),
@@ -138,6 +141,19 @@ impl Epoch {
             self.peer_edge = self.peer_edge.max(ack + window);
             self.max_window = self.max_window.max(window);
             self.una = self.una.max(ack);
+            self.take_blocks(segment, ack);
+        }
+    }
+
+    fn take_blocks(&mut self, segment: &Segment<'_>, ack: u64) {
+        for &(left, right) in segment.sack.iter() {
+            let (left, right) = (position(left, self.iss, self.una), position(right, self.iss, self.una));
+            if let (Some(left), Some(right)) = (left, right)
+                && left > ack
+                && right <= self.furthest
+            {
+                self.sacked.add(left, right);
+            }
         }
     }
 
@@ -189,11 +205,15 @@ impl Epoch {
             return Err("a SACK option that was not agreed".to_owned());
         }
         for (i, &(left, right)) in segment.sack.iter().enumerate() {
-            let (Some(left), Some(right)) =
-                (position(left, self.irs, self.acked), position(right, self.irs, self.acked))
-            else {
-                return Err("a SACK block from nowhere".to_owned());
+            // What lies before the stream and came all the same may be called a duplicate.
+            let place = |field: u32| {
+                let distance = field.wrapping_sub(self.irs.wrapping_add(self.acked as u32)) as i32;
+                (self.acked as i64 + i64::from(distance)).max(1) as u64
             };
+            let (left, right) = (place(left), place(right));
+            if i == 0 && right == 1 {
+                continue;
+            }
             if left >= right {
                 return Err(format!("an empty SACK block, {left} to {right}"));
             }
@@ -282,8 +302,12 @@ impl Epoch {
         }
         self.furthest = self.furthest.max(last);
         self.data_at = now;
-        if self.una <= 1 && self.furthest - 1 > (INITIAL_SEGMENTS + self.idle_acks) * self.mss as u64 + 1 {
-            return Err(format!("{} bytes before the first acknowledgement", self.furthest - 1));
+        if honest && terms.direct && !fin && self.sacked.cover(seq, end) {
+            return Err(format!("sent {seq} to {end} again, which the peer has reported to have"));
+        }
+        let flight = self.furthest - 1 - self.sacked.count();
+        if self.una <= 1 && flight > (INITIAL_SEGMENTS + self.idle_acks) * self.mss as u64 + 1 {
+            return Err(format!("{flight} bytes before the first acknowledgement"));
         }
         Ok(())
     }

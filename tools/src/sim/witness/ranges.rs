@@ -32,6 +32,11 @@ impl Ranges {
         }
     }
 
+    /// How many positions there are.
+    pub(super) fn count(&self) -> u64 {
+        self.0.iter().map(|(from, to)| to - from).sum()
+    }
+
     /// Whether all positions from `from` to below `to` have been seen.
     pub(super) fn cover(&self, from: u64, to: u64) -> bool {
         from >= to || self.end_from(from) >= to

@@ -97,7 +97,10 @@ impl Client {
             return;
         }
         if segment.flags & SYN != 0 {
-            self.violation("a SYN inside the window".to_owned());
+            // To an old SYN that was on its way for long a peer without memory of us answers in good order.
+            if self.phase != Phase::TimeWait {
+                self.violation("a SYN inside the window".to_owned());
+            }
             self.ack_due = true;
             return;
         }
