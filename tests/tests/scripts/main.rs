@@ -5,6 +5,8 @@
 //! Linux differs must fail there, so that neither note outlives its truth. `tests/scripts/README.md` describes the
 //! notation. `-- --table` prints where the two differ; `-- --include-ignored` runs also what takes Linux long.
 
+mod conformance;
+
 use khamsin_tools::script::{Against, Family, Linux, Script, kernel_refusal, run_kernel, run_virtual};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::fmt::Write;
@@ -17,6 +19,14 @@ use std::sync::Arc;
 const THREADS: usize = 12;
 /// Scripts that take longer than this against a kernel run only when asked for, microseconds.
 const LONG_US: u64 = 8_000_000;
+
+type Check = fn(&[Arc<Script>]) -> Result<(), String>;
+
+/// What is written about the scripts.
+const CHECKS: [(&str, Check); 2] = [
+    ("conformance_names_what_is_there", conformance::check_page),
+    ("linux_table_is_up_to_date", conformance::check_linux),
+];
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts")
@@ -119,6 +129,10 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let mut trials = Vec::new();
+    for (name, check) in CHECKS {
+        let scripts = scripts.clone();
+        trials.push(Trial::test(name, move || check(&scripts).map_err(Failed::from)));
+    }
     match kernel_refusal() {
         None => trials.extend(scripts.iter().flat_map(kernel_trials)),
         Some(reason) => trials.push(Trial::ignorable_test("linux", move || {
