@@ -96,6 +96,7 @@ impl Scenario {
                 store_blocks: dice.pick(&[2 * connections, 512]),
                 hold_blocks: dice.pick(&[connections, 256, 2048]),
                 per_source: 0,
+                rx_window_max: dice.pick(&[65_535, 1 << 18, 4 << 20]),
             },
             moves_us,
             turn_us: dice.pick(&[1, 5, 20, 100]),
