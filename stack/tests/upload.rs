@@ -253,7 +253,7 @@ fn upload(link: Link, ideal: bool) -> Outcome {
 /// RECOVERY.md: smoltcp's own reassembly reaches 5 of 100 Mbit/s here.
 #[test]
 fn reordering_costs_nothing() {
-    let link = Link { mbit: 100, late: 50, lost: 0, millis: 2500, scaled: true, cwnd: 500_000 };
+    let link = Link { mbit: 100, late: 50, lost: 0, millis: 1500, scaled: true, cwnd: 500_000 };
     let (ours, ideal) = (upload(link, false), upload(link, true));
     println!("5 % late: {:.1} Mbit/s, an ideal receiver {:.1}; {} sent again", ours.mbit, ideal.mbit, ours.resent);
     assert!(ours.mbit >= 0.95 * ideal.mbit, "{} of {}", ours.mbit, ideal.mbit);
@@ -263,7 +263,7 @@ fn reordering_costs_nothing() {
 
 #[test]
 fn losses_are_repaired_once() {
-    let link = Link { mbit: 100, late: 10, lost: 10, millis: 2500, scaled: true, cwnd: 500_000 };
+    let link = Link { mbit: 100, late: 10, lost: 10, millis: 1500, scaled: true, cwnd: 500_000 };
     let (ours, ideal) = (upload(link, false), upload(link, true));
     println!(
         "1 % lost: {:.1} Mbit/s, an ideal receiver {:.1}; {} sent again, {}",
@@ -277,7 +277,7 @@ fn losses_are_repaired_once() {
 /// The window grows as the peer's does, and is not what limits it.
 #[test]
 fn a_fast_long_path_is_filled() {
-    let link = Link { mbit: 1000, late: 0, lost: 0, millis: 600, scaled: true, cwnd: 2_900_000 };
+    let link = Link { mbit: 1000, late: 0, lost: 0, millis: 400, scaled: true, cwnd: 2_900_000 };
     let (ours, ideal) = (upload(link, false), upload(link, true));
     println!("1 Gbit/s: {:.0} Mbit/s, an ideal receiver {:.0}", ours.mbit, ideal.mbit);
     assert!(ours.mbit > 930.0 && ours.mbit >= 0.99 * ideal.mbit, "{} of {}", ours.mbit, ideal.mbit);

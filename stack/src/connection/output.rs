@@ -243,11 +243,12 @@ impl<S> Connection<S> {
         }
         let new_text = payload > 0 && offset >= self.tx.sender.nxt();
         let (ecn, ect) = self.ecn.bits(new_text);
+        let window = self.rx.window();
         let segment = Outgoing {
             seq,
             ack: self.rx.seq(self.rx.next),
             flags: flags | ecn,
-            window: self.rx.window(),
+            window,
             options: &options,
             payload_len: payload,
         };
@@ -265,7 +266,7 @@ impl<S> Connection<S> {
             env.queue.tx(frame, offload);
         }
         env.world.counters.tx_frames += 1;
-        self.rx.on_sent(env.now, payload == 0);
+        self.rx.on_sent(env.now, window, payload == 0);
         Ok(())
     }
 }

@@ -215,10 +215,9 @@ impl Receive {
         self.acks.due() || self.window.update_due(self.next, self.consumed, self.acks.full_segment())
     }
 
-    /// A segment with our acknowledgement and window has gone out; a `pure` one with our blocks, too.
+    /// A segment with our acknowledgement and this window field has gone out; a `pure` one with our blocks, too.
     #[inline]
-    pub(super) fn on_sent(&mut self, now: Instant, pure: bool) {
-        let window = self.window();
+    pub(super) fn on_sent(&mut self, now: Instant, window: u16, pure: bool) {
         self.window.promise(self.next, window);
         self.acked = self.next;
         self.acks.on_sent(now, pure);

@@ -19,6 +19,8 @@ struct Cut {
     front: usize,
     /// Payload bytes to pass.
     len: usize,
+    /// That is all of it.
+    whole: bool,
 }
 
 impl<S> Connection<S> {
@@ -33,7 +35,7 @@ impl<S> Connection<S> {
     ) {
         let len = segment.payload_len();
         if distance == 0 && !segment.flags.fin() && self.rx.goes_straight(len as u64) {
-            self.feed_frame(env, segment, frame, &Cut { front: 0, len });
+            self.feed_frame(env, segment, frame, &Cut { front: 0, len, whole: true });
             self.rx.next = self.rx.fed;
             self.on_progress(env, len as u64);
         } else {
@@ -68,7 +70,7 @@ impl<S> Connection<S> {
         let early = at > before;
         let had_hole = self.rx.has_hole(&env.world.hold);
         if at < stop {
-            let cut = Cut { front: front as usize, len: (stop - at) as usize };
+            let cut = Cut { front: front as usize, len: (stop - at) as usize, whole: false };
             self.take_text(env, segment, frame, at, &cut);
         }
         self.rx.advance(&env.world.hold);
@@ -127,7 +129,7 @@ impl<S> Connection<S> {
             self.hold(env, at + straight, &payload[rest], at == self.rx.next);
         }
         if straight > 0 {
-            self.feed_frame(env, segment, frame, &Cut { front: cut.front, len: straight as usize });
+            self.feed_frame(env, segment, frame, &Cut { len: straight as usize, ..*cut });
         }
     }
 
@@ -289,11 +291,13 @@ fn rewrite<'p>(packet: &'p mut [u8], cut: &Cut, seq: u32, ack: u32) -> Option<&'
         packet.copy_within(..tcp_at + 20, skip);
     }
     let packet = packet.get_mut(skip..)?;
-    let total = packet.len();
-    if tcp_at == 20 {
-        packet.get_mut(2..4)?.copy_from_slice(&(total.min(65_535) as u16).to_be_bytes());
-    } else {
-        packet.get_mut(4..6)?.copy_from_slice(&((total - 40).min(65_535) as u16).to_be_bytes());
+    if skip > 0 || !cut.whole {
+        let total = packet.len();
+        if tcp_at == 20 {
+            packet.get_mut(2..4)?.copy_from_slice(&(total.min(65_535) as u16).to_be_bytes());
+        } else {
+            packet.get_mut(4..6)?.copy_from_slice(&((total - 40).min(65_535) as u16).to_be_bytes());
+        }
     }
     let tcp: &mut [u8; 20] = packet.get_mut(tcp_at..)?.first_chunk_mut()?;
     tcp[4..8].copy_from_slice(&seq.to_be_bytes());
