@@ -23,9 +23,10 @@ const LONG_US: u64 = 8_000_000;
 type Check = fn(&[Arc<Script>]) -> Result<(), String>;
 
 /// What is written about the scripts.
-const CHECKS: [(&str, Check); 2] = [
+const CHECKS: [(&str, Check); 3] = [
     ("conformance_names_what_is_there", conformance::check_page),
     ("linux_table_is_up_to_date", conformance::check_linux),
+    ("scripts_read_back_as_they_are_written", reads_back),
 ];
 
 fn folder() -> PathBuf {
@@ -48,6 +49,18 @@ fn scripts() -> Result<Vec<Arc<Script>>, String> {
         Ok(Arc::new(script))
     };
     paths.iter().map(read).collect()
+}
+
+/// What a tool writes is what was meant: `Display` reads back as the same script.
+fn reads_back(scripts: &[Arc<Script>]) -> Result<(), String> {
+    for script in scripts {
+        let again = Script::parse(&script.file, &script.to_string()).map_err(|e| format!("written out: {e}"))?;
+        let parts = |s: &Script| s.lines.iter().map(|l| (l.when.clone(), l.event.clone())).collect::<Vec<_>>();
+        if again.header != script.header || parts(&again) != parts(script) {
+            return Err(format!("{} written out reads as another script:\n{script}", script.file));
+        }
+    }
+    Ok(())
 }
 
 /// The script's name: its file's, without folder and extension.

@@ -38,6 +38,8 @@ pub(super) struct Conversation {
     fresh_syn: bool,
     /// Of the peer's last SYN, relative.
     peer_syn: u32,
+    /// The server's latest acknowledgement number, as on the wire.
+    server_ack: u32,
     /// The first timestamp of the server's, and the latest.
     stamps: Option<(u32, u32)>,
 }
@@ -63,6 +65,7 @@ impl Conversation {
             server_isn: None,
             fresh_syn: false,
             peer_syn: 0,
+            server_ack: 0,
             stamps: None,
         }
     }
@@ -190,7 +193,8 @@ impl Conversation {
         bytes.extend(PEER_PORT.to_be_bytes());
         bytes.extend(self.server_isn.unwrap_or(0).wrapping_add(icmp.seq).to_be_bytes());
         if !v4 {
-            bytes.extend([0, 0, 0, 0, 5 << 4, Flags::ACK.0, 0xff, 0xff, 0, 0, 0, 0]);
+            bytes.extend(self.server_ack.to_be_bytes());
+            bytes.extend([5 << 4, Flags::ACK.0, 0xff, 0xff, 0, 0, 0, 0]);
         }
         bytes
     }
@@ -232,6 +236,9 @@ impl Conversation {
                 return Err("a SYN with another initial sequence number than the one before".to_owned());
             }
             (self.server_isn, self.fresh_syn) = (Some(seq), false);
+        }
+        if flags.ack() {
+            self.server_ack = be32(&header[8..]);
         }
         let relative = seq.wrapping_sub(self.server_isn.unwrap_or(0));
         let offset = if flags.syn() { 0 } else { u64::from(relative.wrapping_sub(1)) };
