@@ -3,6 +3,7 @@
 use super::Shard;
 use super::ingress::Travel;
 use crate::app::App;
+use crate::limits::RX_SHIFT;
 use crate::syn::SynRecord;
 use crate::wire::{Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
 use crate::{Instant, Queue};
@@ -103,11 +104,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let Some(record) = self.syn.record(position).cloned() else { return };
         self.world.counters.challenge_acks += 1;
         let option = record.stamps.map(|stamps| stamps.option(now));
+        // RFC 7323 2.2: only a SYN says its window unscaled.
+        let shift = if record.peer_shift.is_some() { RX_SHIFT } else { 0 };
         let ack = Outgoing {
             seq: record.iss.wrapping_add(1),
             ack: record.irs.wrapping_add(1),
             flags: Flags::ACK,
-            window: u16::MAX,
+            window: u16::MAX >> shift,
             options: option.as_ref().map_or(&[], |option| option),
             payload_len: 0,
         };
