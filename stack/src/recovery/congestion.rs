@@ -141,6 +141,14 @@ impl Congestion {
         *self = Congestion { cwnd, ssthresh, ..*before };
     }
 
+    /// The reduction since `before` was wrong, and another one has followed it: that one should have begun from there.
+    pub(super) fn undo_earlier(&mut self, before: &Congestion, mss: u32) {
+        let mut meant = *before;
+        meant.reduce(u64::from(before.cwnd), mss);
+        self.ssthresh = self.ssthresh.max(meant.ssthresh);
+        self.law = meant.law;
+    }
+
     /// Nothing was sent for `timeouts` retransmission timeouts: the window halves for each (RFC 5681 4.1 as RFC 2861 and
     /// Linux soften it) down to the initial one; three quarters of it are remembered.
     pub(super) fn after_idle(&mut self, timeouts: u64, mss: u32) {

@@ -33,6 +33,8 @@ pub(super) struct Repair {
     pub(super) recover: u64,
     pub(super) prr: Prr,
     pub(super) undo: Option<Undo>,
+    /// The reduction before, while it is still open whether it was wrong.
+    pub(super) earlier: Option<Undo>,
     pub(super) frto: Frto,
     pub(super) resent: VecDeque<Resent>,
     /// When the first went out of what was sent again and is not all acknowledged yet; that ends below `resent_to`.
@@ -59,6 +61,7 @@ impl Repair {
             recover: 0,
             prr: Prr::default(),
             undo: None,
+            earlier: None,
             frto: Frto::Off,
             resent: VecDeque::new(),
             first_resent: None,

@@ -27,6 +27,11 @@ impl Undo {
         self.outstanding += len;
     }
 
+    /// Whether the peer may still report all of it as received twice.
+    pub(super) fn is_open(&self) -> bool {
+        self.resent && self.outstanding > 0
+    }
+
     /// The peer received `left..right` twice. Whether that was true of everything sent again.
     pub(super) fn duplicated(&mut self, left: u64, right: u64) -> bool {
         if !self.resent || left < self.from {

@@ -111,8 +111,16 @@ impl Peer {
         self.acked = self.received;
         let mut sack = vec![];
         if self.reader.sack {
-            sack.extend(self.duplicate.take());
             self.recent.retain(|start| self.islands.contains_key(start));
+            if let Some((left, right)) = self.duplicate.take() {
+                sack.push((left, right));
+                // RFC 2883 4.2: next the block that holds it, if one does.
+                let holds = |start: &u64| *start <= left && right <= self.islands[start];
+                if let Some(i) = self.recent.iter().position(holds) {
+                    let start = self.recent.remove(i);
+                    self.recent.insert(0, start);
+                }
+            }
             sack.extend(self.recent.iter().map(|start| (*start, self.islands[start])));
             sack.truncate(if self.reader.stamps { 3 } else { 4 });
         }

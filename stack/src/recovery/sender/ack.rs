@@ -220,6 +220,9 @@ impl Sender {
             delivery.bytes = self.guess_delivered(was, advanced, outcome.duplicate);
         }
         self.judge_tail(news, dsack, advanced, outcome.duplicate);
+        if let Some((left, right)) = dsack {
+            self.reconsider_earlier(left, right);
+        }
         outcome.undone = self.reconsider(news, &delivery, dsack, advanced, outcome.duplicate);
         if advanced {
             self.end_of_repair();

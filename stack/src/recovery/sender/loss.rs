@@ -156,7 +156,34 @@ impl Sender {
     /// Remembers the window as it is, in case that what happens next turns out to be wrong.
     pub(super) fn begin_undo(&mut self) {
         let undo = Undo::new(self.congestion, self.una);
-        self.repair().undo = Some(undo);
+        let repair = self.repair();
+        if let Some(earlier) = repair.undo.replace(undo)
+            && earlier.is_open()
+        {
+            repair.earlier = Some(earlier);
+        }
+    }
+
+    /// The peer received `left..right` twice. With reordering the next reduction often comes before the reports that show
+    /// that the last one was wrong; what is told of it then counts still.
+    pub(super) fn reconsider_earlier(&mut self, left: u64, right: u64) {
+        let mss = self.mss();
+        let Some(repair) = self.repair.as_deref_mut() else { return };
+        if !repair.earlier.as_mut().is_some_and(|earlier| earlier.duplicated(left, right)) {
+            return;
+        }
+        let Some(earlier) = repair.earlier.take() else { return };
+        match &mut repair.undo {
+            Some(undo) => {
+                undo.before.undo(&earlier.before);
+                self.congestion.undo_earlier(&earlier.before, mss);
+                if self.mode == Mode::Open {
+                    let cwnd = self.cwnd().max(self.ssthresh());
+                    self.congestion.set_cwnd(u64::from(cwnd), mss);
+                }
+            }
+            None => self.congestion.undo(&earlier.before),
+        }
     }
 
     /// RFC 3168 6.1.2: a mark costs what a loss costs, at most once for each window of data.

@@ -29,6 +29,36 @@ fn dsack_of_all_that_went_again_takes_the_reduction_back() {
     assert!(s.cwnd() >= 40_000 && s.ssthresh() == u32::MAX, "{} {}", s.cwnd(), s.ssthresh());
 }
 
+/// The reports come a round trip after the retransmission, and by then the next reduction may have begun: both are taken
+/// back, whichever is refuted first; and when only the first is, the second counts from where the first began.
+#[test]
+fn a_reduction_upon_a_wrong_one_is_wrong_too() {
+    for order in [[0, 40], [40, 0]] {
+        let (mut s, una) = full_window();
+        sacked(&mut s, ms(81), una, &[(una + 1, una + 6)]);
+        assert_eq!(resend(&mut s, ms(81)), [(una * MSS, 1000)]);
+        sacked(&mut s, ms(82), una + 40, &[]);
+        assert!(!s.in_recovery());
+        let new = send(&mut s, ms(82), MUCH) / MSS;
+        assert!(new > 12);
+        sacked(&mut s, ms(102), una + 40, &[(una + 41, una + 40 + new)]);
+        let late = s.deadline().expect("it waits for what is late");
+        if !s.in_recovery() {
+            assert_eq!(s.on_timeout(late), Timeout::Late);
+        }
+        assert_eq!(resend(&mut s, late), [((una + 40) * MSS, 1000)]);
+        assert!(s.ssthresh() < 20_000, "0.7 of 0.7 of 40 segments");
+        for (i, first) in order.into_iter().enumerate() {
+            let duplicate = (una + first, una + first + 1);
+            sacked(&mut s, late.plus_micros(20_000), una + 40 + new, &[duplicate]);
+            if i == 0 && first == 0 {
+                assert_eq!(s.ssthresh(), 28_000, "0.7 of 40 segments");
+            }
+        }
+        assert!(s.cwnd() >= 40_000 && s.ssthresh() == u32::MAX, "{order:?}: {} {}", s.cwnd(), s.ssthresh());
+    }
+}
+
 #[test]
 fn a_duplicate_that_only_one_of_two_had_takes_nothing_back() {
     let (mut s, una) = full_window();
