@@ -198,18 +198,18 @@ impl<S> Connection<S> {
         if self.stamps.is_some() { timestamps::OPTION_LEN } else { 0 }
     }
 
-    /// The options of a segment with `payload` bytes. Holes are reported only on pure acknowledgements, so that data keeps
-    /// its full size.
+    /// The options of a segment with `payload` bytes. Holes are reported where there is room for it: data keeps its full
+    /// size, and a segment that is full anyhow has others behind it, or an acknowledgement of its own.
     #[inline]
     fn options(&self, now: Instant, hold: &HoldPool, payload: usize) -> ArrayVec<u8, 40> {
         let mut options = ArrayVec::new();
         if let Some(stamps) = &self.stamps {
             options.extend(stamps.option(now));
         }
-        if payload == 0 {
-            // Four bytes of kind, length and padding, eight for each range.
-            let room = options.remaining_capacity().saturating_sub(4) / 8;
-            add_sack(&mut options, &self.rx.sack(hold, room));
+        // Four bytes of kind, length and padding, eight for each range.
+        let spare = usize::from(self.tx.mss).saturating_sub(payload).min(options.remaining_capacity());
+        if spare >= 12 {
+            add_sack(&mut options, &self.rx.sack(hold, (spare - 4) / 8));
         }
         options
     }
@@ -266,7 +266,7 @@ impl<S> Connection<S> {
             env.queue.tx(frame, offload);
         }
         env.world.counters.tx_frames += 1;
-        self.rx.on_sent(env.now, window, payload == 0);
+        self.rx.on_sent(env.now, window, payload == 0, options.len() > self.options_len());
         Ok(())
     }
 }

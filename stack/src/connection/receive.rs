@@ -215,13 +215,14 @@ impl Receive {
         self.acks.due() || self.window.update_due(self.next, self.consumed, self.acks.full_segment())
     }
 
-    /// A segment with our acknowledgement and this window field has gone out; a `pure` one with our blocks, too.
+    /// A segment with our acknowledgement and this window field has gone out: without text, if `pure`; with our blocks, if
+    /// it `reported`.
     #[inline]
-    pub(super) fn on_sent(&mut self, now: Instant, window: u16, pure: bool) {
+    pub(super) fn on_sent(&mut self, now: Instant, window: u16, pure: bool, reported: bool) {
         self.window.promise(self.next, window);
         self.acked = self.next;
         self.acks.on_sent(now, pure);
-        if pure {
+        if reported {
             self.duplicate = None;
         }
     }
