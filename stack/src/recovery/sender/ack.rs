@@ -58,6 +58,8 @@ struct Delivery {
     fack: u64,
     recover: u64,
     newest: Newest,
+    /// It is of this acknowledgement.
+    news: bool,
     /// End of what was delivered.
     highest: u64,
     bytes: u64,
@@ -93,6 +95,7 @@ impl Delivery {
         }
         if (run.sent, end) > (self.newest.sent, self.newest.end) {
             self.newest = Newest { sent: run.sent, end, rtt_us };
+            self.news = true;
         }
     }
 }
@@ -153,7 +156,7 @@ impl Sender {
             self.measured(now.micros_since(sent));
         }
         if limited {
-            self.grow(now, acked, rtt_us);
+            self.grow(now, acked, Some(rtt_us));
         }
         self.moved_on(now);
     }
@@ -186,8 +189,10 @@ impl Sender {
         self.forgiven = false;
     }
 
-    fn grow(&mut self, now: Instant, delivered: u64, rtt_us: u32) {
-        if self.congestion.watches_round_trips() {
+    fn grow(&mut self, now: Instant, delivered: u64, rtt_us: Option<u32>) {
+        if let Some(rtt_us) = rtt_us
+            && self.congestion.watches_round_trips()
+        {
             self.congestion.on_round_trip(rtt_us, self.una, self.nxt);
         }
         let srtt_us = self.rtt.srtt().unwrap_or(0) as u32;
@@ -253,6 +258,7 @@ impl Sender {
             fack,
             recover,
             newest: self.newest,
+            news: false,
             highest: ack,
             bytes: 0,
             acked_sent: None,
@@ -289,7 +295,7 @@ impl Sender {
                 repair.reordering.on_dsack(una, nxt);
             }
         }
-        if delivery.newest.end != self.newest.end || delivery.newest.sent != self.newest.sent {
+        if delivery.news {
             self.newest = delivery.newest;
             self.rtt.note_least(now, self.newest.rtt_us);
         }
@@ -437,7 +443,9 @@ impl Sender {
         }
         match self.mode {
             Mode::Open if limited && (advanced || self.reorders()) => {
-                self.grow(now, delivery.bytes, delivery.newest.rtt_us)
+                // What fills a hole measures the hole, and what was measured before may be of an earlier round.
+                let rtt_us = delivery.news.then_some(delivery.newest.rtt_us);
+                self.grow(now, delivery.bytes, rtt_us);
             }
             Mode::Open => {}
             Mode::Loss => {
