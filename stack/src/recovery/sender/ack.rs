@@ -234,11 +234,9 @@ impl Sender {
         }
         let lost = if self.sack { self.detect(now) } else { self.lose_by_counting(now, advanced, outcome.duplicate) };
         outcome.fast_retransmit = lost > 0 && self.start_recovery(delivery.bytes);
-        if news.ece {
-            self.on_ece(delivery.bytes);
-        }
+        let reduced = news.ece && self.on_ece(delivery.bytes);
         // What ends a reduction has been counted by it.
-        if self.mode != Mode::Open || matches!(repairs, Mode::Open | Mode::Loss) && !outcome.undone {
+        if !reduced && (self.mode != Mode::Open || matches!(repairs, Mode::Open | Mode::Loss) && !outcome.undone) {
             self.move_window(now, &delivery, limited, advanced, lost == 0);
         }
         if self.board.lost() > 0 {

@@ -147,6 +147,7 @@ impl Sender {
         let flight = self.in_flight() - u64::from(self.board.sacked()) + delivered;
         let outstanding = match self.repair.as_deref() {
             Some(repair) if !self.sack && self.dup_acks > 0 => repair.flight_at_dup,
+            _ if self.is_idle() => delivered,
             _ => self.in_flight(),
         };
         self.congestion.reduce(outstanding, mss);
@@ -186,12 +187,13 @@ impl Sender {
         }
     }
 
-    /// RFC 3168 6.1.2: a mark costs what a loss costs, at most once for each window of data.
-    pub(super) fn on_ece(&mut self, delivered: u64) {
+    /// RFC 3168 6.1.2: a mark costs what a loss costs, at most once for each window of data. Says whether the window is
+    /// where it belongs already.
+    pub(super) fn on_ece(&mut self, delivered: u64) -> bool {
         // Until something behind the last reduction is acknowledged, the peer may not have seen CWR.
         let told = self.repair.as_deref().is_none_or(|repair| repair.recover == 0 || self.una > repair.recover);
-        if self.mode != Mode::Open || self.is_idle() || !told {
-            return;
+        if self.mode != Mode::Open || !told {
+            return false;
         }
         self.start_reduction(delivered);
         let nxt = self.nxt;
@@ -200,6 +202,11 @@ impl Sender {
         repair.undo = None;
         self.mode = Mode::Reduction;
         self.cwr = true;
+        if self.is_idle() {
+            // Everything has arrived: there is no flight to bring down, only the next one to keep small.
+            self.end_of_repair();
+        }
+        self.mode == Mode::Open
     }
 
     /// PRR decides what may go out next.

@@ -29,6 +29,19 @@ fn a_mark_costs_what_a_loss_costs_once_a_window() {
     assert!(s.ssthresh() < 7000 && s.take_cwr());
 }
 
+/// The acknowledgement of everything may be the one that reports the mark: of short answers it always is.
+#[test]
+fn a_mark_counts_though_nothing_is_left_in_flight() {
+    let mut s = sacker();
+    send(&mut s, ms(1), 10 * MSS);
+    marked(&mut s, ms(21), 10);
+    assert_eq!((s.ssthresh(), s.cwnd()), (7000, 7000));
+    assert!(s.take_cwr() && !s.in_recovery());
+    // The peer has not seen that we know.
+    marked(&mut s, ms(22), 10);
+    assert_eq!(s.ssthresh(), 7000);
+}
+
 /// A loss during such a reduction costs nothing more.
 #[test]
 fn a_loss_after_a_mark_reduces_once() {
