@@ -74,9 +74,10 @@ impl Congestion {
         self.ssthresh == u32::MAX
     }
 
-    /// A round trip was measured while the window was used; `una`..`nxt` is in flight after it.
-    pub(super) fn on_round_trip(&mut self, rtt_us: u32, una: u64, nxt: u64) {
-        if self.start.sample(rtt_us, una, nxt) {
+    /// A round trip was measured while the window was used; `paths_least` is the least that the path has shown, `una`..`nxt`
+    /// is in flight after it.
+    pub(super) fn on_round_trip(&mut self, now: Instant, rtt_us: u32, paths_least: u32, una: u64, nxt: u64) {
+        if self.start.sample(now, rtt_us, paths_least, una, nxt) {
             self.ssthresh = self.cwnd;
         }
     }

@@ -193,7 +193,8 @@ impl Sender {
         if let Some(rtt_us) = rtt_us
             && self.congestion.watches_round_trips()
         {
-            self.congestion.on_round_trip(rtt_us, self.una, self.nxt);
+            let paths_least = self.rtt.least();
+            self.congestion.on_round_trip(now, rtt_us, paths_least, self.una, self.nxt);
         }
         let srtt_us = self.rtt.srtt().unwrap_or(0) as u32;
         self.congestion.on_delivered(now, delivered, self.mss(), srtt_us);
