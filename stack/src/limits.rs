@@ -91,9 +91,9 @@ pub const KEEP_ALIVE_PROBES: u8 = 9;
 /// Time between two of them, microseconds (Linux: `tcp_keepalive_intvl`); never longer than the silence before the first.
 pub const KEEP_ALIVE_GAP_US: u64 = 75_000_000;
 /// How long a peer may take nothing of what is left of a connection that its application has closed, microseconds: about
-/// what eight retransmissions take (Linux: `tcp_orphan_retries`). A peer that answers every probe of its closed window
+/// as long as Linux probes for an orphan (`tcp_probe_timer`, until its timer has doubled to two minutes). A peer that answers every probe of its closed window
 /// would hold it for ever.
-pub const ORPHAN_US: u64 = 100_000_000;
+pub const ORPHAN_US: u64 = 240_000_000;
 /// Retransmission timeout, microseconds, from which on an orphan is given up that routers say they cannot reach: half a minute
 /// after its last progress.
 pub const HOPELESS_RTO_US: u64 = 16_000_000;

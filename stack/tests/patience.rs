@@ -96,7 +96,7 @@ fn an_orphan_has_an_end() {
     let mut w = with(Patience::default());
     w.send(data(1, 1, b"big").window(0));
     w.send(data(4, 1, b"shut").window(0));
-    for _ in 0..99 {
+    for _ in 0..239 {
         w.pass(1_000);
         w.send(ack(8, 1).window(0));
     }

@@ -208,7 +208,7 @@ fn a_slow_reader_and_a_closed_window() {
         let mut world = World::new(SimConfig { loss_per_million: loss, seed, ..SimConfig::default() });
         let id = world.connect(SOURCE, Options::default());
         // Minutes of a closed window, probed and answered.
-        assert!(!world.run(400, |w| w.station.client(id).end().is_some()));
+        assert!(!world.run(200, |w| w.station.client(id).end().is_some()));
         assert!((60_000..=65_535).contains(&world.station.client(id).unread()));
         assert!(world.shard.counters().window_probes > 3);
         assert_eq!(world.shard.live(), 1);

@@ -106,8 +106,8 @@ pub struct Sender {
     /// Timeouts since the peer last answered.
     unanswered: u8,
     sack: bool,
-    /// Doublings were taken back once since the last measurement.
-    forgiven: bool,
+    /// How often doublings were taken back since the last measurement.
+    forgiven: u8,
     /// The timer is that of a tail loss probe.
     tail_timer: bool,
     /// The probe timer has expired and the window has not opened since.
@@ -154,7 +154,7 @@ impl Sender {
             probes: 0,
             unanswered: 0,
             sack: setup.sack,
-            forgiven: false,
+            forgiven: 0,
             tail_timer: false,
             probing: false,
             waiting: false,

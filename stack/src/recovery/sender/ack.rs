@@ -100,6 +100,9 @@ impl Delivery {
     }
 }
 
+/// How often doublings are taken back without a measurement.
+const FORGIVEN_MAX: u8 = 8;
+
 impl Sender {
     /// An acceptable acknowledgement came.
     #[inline]
@@ -186,7 +189,7 @@ impl Sender {
     fn measured(&mut self, rtt_us: u64) {
         self.rtt.sample(rtt_us);
         self.backoffs = 0;
-        self.forgiven = false;
+        self.forgiven = 0;
     }
 
     fn grow(&mut self, now: Instant, delivered: u64, rtt_us: Option<u32>) {
@@ -202,11 +205,11 @@ impl Sender {
 
     /// Progress after a timeout, which measures nothing: the ACK may be that of the first copy (Karn). If it is, the round
     /// trip has outgrown the timeout, and only a doubled timeout lets a segment live long enough to be measured. If it
-    /// is not, a lossy path would crawl from one doubled timeout to the next. So the doublings are taken back once; from
-    /// then on they stay, and grow, until there is a measurement.
+    /// is not, a lossy path would crawl from one doubled timeout to the next. So the doublings are taken back a few times;
+    /// from then on they stay, and grow, until there is a measurement.
     fn forgive(&mut self) {
-        if !self.forgiven {
-            self.forgiven = true;
+        if self.forgiven < FORGIVEN_MAX {
+            self.forgiven += 1;
             self.backoffs = 0;
         }
     }
