@@ -450,3 +450,17 @@ fn port_zero_is_nobody() {
     assert_eq!((w.shard.half_open(), w.counters().drop_martian), (0, 1));
     assert_eq!(w.events(), []);
 }
+
+/// A segment that comes again with a new acknowledgement has the window of now, though its sequence number is old (Linux:
+/// `tcp_may_update_window`): without it, the edge would move along with the acknowledgement.
+#[test]
+fn a_new_acknowledgement_brings_its_window_on_an_old_segment() {
+    let mut w = World::unscaled();
+    w.send(data(1, 1, b"big").window(60_000));
+    while w.next().is_some() {}
+    w.send(data(8, 1, b"early").window(60_000));
+    while w.next().is_some() {}
+    w.send(data(4, 1 + 14_600, b"late").window(500));
+    let beyond: usize = core::iter::from_fn(|| w.next()).map(|s| s.payload.len()).sum();
+    assert_eq!(beyond, 0, "the peer has room for 500 bytes");
+}

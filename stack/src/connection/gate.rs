@@ -137,10 +137,13 @@ impl<S> Connection<S> {
         let una = tx.sender.una();
         let ack = nxt.saturating_sub(u64::from(behind as u32));
         let newer = segment.seq.wrapping_sub(tx.wl1) as i32;
-        let sets_window = newer > 0 || (newer == 0 && segment.ack.wrapping_sub(tx.wl2) as i32 >= 0);
+        // A new acknowledgement is of now, even on a segment sent again (Linux: `tcp_may_update_window`); without its window,
+        // the edge would move along with it.
+        let sets_window = ack > una || newer > 0 || (newer == 0 && segment.ack.wrapping_sub(tx.wl2) as i32 >= 0);
         let window = sets_window.then(|| u64::from(segment.window) << tx.peer_shift);
         if let Some(window) = window {
-            (tx.wl1, tx.wl2) = (segment.seq, segment.ack);
+            tx.wl1 = if newer > 0 { segment.seq } else { tx.wl1 };
+            tx.wl2 = segment.ack;
             tx.max_window = tx.max_window.max(window);
         }
         if ack < una {
