@@ -99,7 +99,7 @@ pub const ORPHAN_US: u64 = 240_000_000;
 pub const HOPELESS_RTO_US: u64 = 16_000_000;
 /// Segments acknowledged without delay at the start of a connection and after a pause (Linux: `TCP_MAX_QUICKACKS`).
 pub const QUICK_ACKS: u8 = 16;
-/// How long FIN-WAIT-2 waits for a sign of the peer, microseconds (Linux: `tcp_fin_timeout`).
+/// How long FIN-WAIT-2 waits for the next text or the FIN of the peer, microseconds (Linux: `tcp_fin_timeout`).
 pub const FIN_WAIT_2_US: u64 = 60_000_000;
 /// How long a connection that is over on both sides waits for its application to read the rest, microseconds.
 pub const UNREAD_US: u64 = 60_000_000;

@@ -464,3 +464,18 @@ fn a_new_acknowledgement_brings_its_window_on_an_old_segment() {
     let beyond: usize = core::iter::from_fn(|| w.next()).map(|s| s.payload.len()).sum();
     assert_eq!(beyond, 0, "the peer has room for 500 bytes");
 }
+
+/// A peer that owes us its FIN and sends nothing but acknowledgements does not keep the connection.
+#[test]
+fn fin_wait_2_is_not_for_whoever_keeps_acknowledging() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"shut"));
+    w.next();
+    w.send(ack(5, 2));
+    for _ in 0..4 {
+        w.pass(20_000);
+        w.send(ack(5, 2));
+    }
+    assert_eq!(w.shard.live(), 0, "{:?}", w.events());
+    w.quiescent();
+}

@@ -61,12 +61,21 @@ impl<S> Connection<S> {
             if self.ecn.on_text(segment) {
                 self.rx.ack_now();
             }
+            let before = self.rx.next;
             self.on_text(env, segment, distance, frame);
-        }
-        if let Some(ends) = self.fin_wait_2_ends.as_mut() {
-            *ends = env.now.plus_micros(FIN_WAIT_2_US);
+            self.wait_for_fin(env.now, before);
         }
         Fate::Live
+    }
+
+    /// In FIN-WAIT-2, text that came since `before` keeps the connection; acknowledgements alone would keep it for ever.
+    #[inline]
+    fn wait_for_fin(&mut self, now: Instant, before: u64) {
+        if let Some(ends) = self.fin_wait_2_ends.as_mut()
+            && self.rx.next > before
+        {
+            *ends = now.plus_micros(FIN_WAIT_2_US);
+        }
     }
 
     /// RFC 5961 3.2: only the exact sequence number kills; one inside the window draws a challenge.
