@@ -289,6 +289,12 @@ impl Sender {
         (self.una + u64::from(self.window)).saturating_sub(self.nxt)
     }
 
+    /// Whether new data waits that the peer's window lets go whatever silly window avoidance says.
+    #[inline]
+    fn has_new(&self) -> bool {
+        self.more && self.usable_window() >= u64::from(self.mss)
+    }
+
     fn repair(&mut self) -> &mut Repair {
         self.repair.get_or_insert_with(|| Repair::new(self.una))
     }

@@ -408,7 +408,7 @@ impl Sender {
         advanced: bool,
         duplicate: bool,
     ) -> bool {
-        let (nxt, more, sack) = (self.nxt, self.more && self.usable_window() > 0, self.sack);
+        let (nxt, more, sack) = (self.nxt, self.has_new(), self.sack);
         let (mode, una) = (self.mode, self.una);
         let Some(repair) = self.repair.as_deref_mut() else { return false };
         let mut wrong = false;

@@ -99,9 +99,8 @@ impl Sender {
     /// RFC 8985 7.3: a new segment if there is one, else the last one again; either draws an acknowledgement that tells
     /// what is missing before it.
     fn probe_tail(&mut self, now: Instant) {
-        let new = self.more && self.usable_window() > 0;
         self.tail = match self.board.last_missing() {
-            _ if new => Tail::MaySendNew,
+            _ if self.has_new() => Tail::MaySendNew,
             Some((offset, len)) => Tail::Resend(offset, len),
             None => Tail::Quiet,
         };

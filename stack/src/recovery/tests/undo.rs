@@ -143,3 +143,27 @@ fn a_timeout_that_was_right_stays() {
     assert!(!ack(&mut s, ms(281), 5 * MSS).undone);
     assert!(s.in_recovery());
 }
+
+/// RFC 5682 3.1 step 2b, RFC 8985 7.3: where silly window avoidance holds new data back, there is none. What was lost goes
+/// again at once, and not one segment for each timeout.
+#[test]
+fn new_data_that_the_window_holds_back_delays_no_repair() {
+    for sack in [true, false] {
+        let mut s = Sender::new(&Setup { mss: 1000, window: 10_500, sack, algorithm: Algorithm::Cubic });
+        s.seed_rtt(ms(0), 20_000);
+        assert_eq!(send(&mut s, ms(1), MUCH), 10_000);
+        let mut at = s.deadline().expect("a timer runs");
+        if sack {
+            assert_eq!(s.on_timeout(at), Timeout::TailLoss);
+            assert_eq!(send(&mut s, at, MUCH), 0);
+            assert_eq!(resend(&mut s, at), [(9000, 1000)], "the last segment is the probe");
+            at = s.deadline().expect("a timer runs");
+        }
+        assert_eq!(s.on_timeout(at), Timeout::Retransmit);
+        assert_eq!(resend(&mut s, at), [(0, 1000)]);
+        // The application does not read: the edge stays where it was.
+        on_ack(&mut s, at.plus_micros(20_000), 1000, Some(9500), true);
+        assert_eq!(send(&mut s, at.plus_micros(20_000), MUCH), 0);
+        assert_eq!(resend(&mut s, at.plus_micros(20_000)), [(1000, 1000), (2000, 1000)], "SACK {sack}");
+    }
+}
