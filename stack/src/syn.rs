@@ -176,6 +176,13 @@ impl SynTable {
         }
     }
 
+    /// The same SYN came again: without the bits of ECN, it takes the question back (RFC 3168 6.1.1).
+    pub(crate) fn confirm_ecn(&mut self, id: u32, flags: Flags) {
+        if let Some(record) = self.records[id as usize].as_mut() {
+            record.ecn &= flags.contains(Flags::ECE | Flags::CWR);
+        }
+    }
+
     /// The round trip of this handshake cannot be told any more.
     pub(crate) fn spoil_round_trip(&mut self, id: u32) {
         if let Some(record) = self.records[id as usize].as_mut() {

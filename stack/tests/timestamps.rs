@@ -160,3 +160,37 @@ fn without_ecn_marks_mean_nothing_and_nothing_is_marked() {
     assert_eq!(w.queue.tx.front().unwrap()[15] & 3, 0);
     w.expect_data(1, 4, b"one");
 }
+
+/// RFC 3168 6.1.1: a SYN that comes again without the bits takes the question back (Linux's clients do so where the path
+/// seems to drop such SYNs).
+#[test]
+fn ecn_is_given_up_with_a_plain_syn() {
+    let mut w = World::new();
+    let mut asks = syn();
+    asks.flags = asks.flags | ECE | CWR;
+    w.send(asks);
+    w.expect(Flags::SYN | Flags::ACK | ECE, 0, 1, b"");
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(ack(1, 1));
+    w.send(data(1, 1, b"one"));
+    assert_eq!(w.queue.tx.front().unwrap()[15] & 3, 0, "not marked");
+    w.expect_data(1, 4, b"one");
+}
+
+/// RFC 3168 6.1.6: a probe of a closed window may not be marked, and says no CWR.
+#[test]
+fn window_probes_are_not_ecn_capable() {
+    let mut w = World::new();
+    let mut asks = syn();
+    asks.flags = asks.flags | ECE | CWR;
+    w.send(asks);
+    w.expect(Flags::SYN | Flags::ACK | ECE, 0, 1, b"");
+    w.send(ack(1, 1).window(0));
+    w.send(data(1, 1, b"hello").window(0));
+    w.expect_ack(1, 6);
+    w.pass(2_000);
+    let probe = w.queue.tx.front().expect("a probe")[15];
+    assert_eq!(w.next().unwrap().payload.len(), 1);
+    assert_eq!(probe & 3, 0);
+}

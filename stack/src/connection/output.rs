@@ -242,7 +242,8 @@ impl<S> Connection<S> {
             debug_assert_eq!(n, payload, "the sender's offsets lie in the store");
         }
         let new_text = payload > 0 && offset >= self.tx.sender.nxt();
-        let (ecn, ect) = self.ecn.bits(new_text);
+        // RFC 3168 6.1.6: no mark on, and no CWR in, a probe that may well be refused.
+        let (ecn, ect) = self.ecn.bits(new_text && !self.tx.sender.is_probing());
         let window = self.rx.window();
         let segment = Outgoing {
             seq,

@@ -36,6 +36,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.world.counters.syn_retransmitted += 1;
             self.syn.spoil_round_trip(position);
             self.syn.take_timestamp(now, position, &said);
+            self.syn.confirm_ecn(position, flags);
             self.send_syn_ack(now, queue, position);
         } else if flags.syn() {
             // A peer that started over, or somebody who would like it to: RFC 5961 4.2. The former answers with a reset
