@@ -174,9 +174,6 @@ impl<S> Connection<S> {
         let outcome = tx.sender.on_ack(env.now, &news);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
-        if self.ecn.is_agreed() && tx.sender.take_cwr() {
-            self.ecn.reduced();
-        }
         if outcome.newly_acked > 0 {
             self.waiting.progressed(env.now);
             self.on_acked(env, ack);

@@ -25,6 +25,9 @@ impl<S> Connection<S> {
         if self.rx.edge_is_stale() {
             self.ask_for_edge(env);
         }
+        if self.ecn.is_agreed() && self.tx.sender.take_cwr() {
+            self.ecn.reduced();
+        }
         let sent = self
             .send_again(env)
             .and_then(|()| self.send_new(env))

@@ -393,6 +393,7 @@ impl Sender {
             if self.mode == Mode::Open {
                 self.congestion.reduce(self.pipe(), self.mss());
                 self.congestion.set_cwnd(u64::from(self.ssthresh()), self.mss());
+                self.cwr = true;
             }
         } else if duplicate || !advanced && news.sack.is_empty() {
             self.tail = Tail::Quiet;

@@ -132,6 +132,7 @@ impl Sender {
         }
         if self.mode == Mode::Open {
             self.start_reduction(delivered);
+            self.cwr = true;
         }
         let nxt = self.nxt;
         self.repair().recover = nxt;
@@ -249,6 +250,7 @@ impl Sender {
         self.newest = Newest { sent: Instant::ZERO, end: 0, rtt_us: 0 };
         self.backoffs = 0;
         self.left = 0;
+        self.cwr = false;
         self.mode = Mode::Open;
     }
 

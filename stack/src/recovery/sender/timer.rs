@@ -118,6 +118,8 @@ impl Sender {
         if !again {
             self.begin_undo();
             self.congestion.reduce(self.pipe(), mss);
+            // RFC 3168 6.1.2: said of any reduction.
+            self.cwr = true;
         }
         self.congestion.after_timeout();
         self.left = 0;

@@ -165,3 +165,17 @@ fn a_closed_window_is_no_silence_but_it_shows() {
     on_ack(&mut s, ms(9_000_000), 10 * MSS, Some(1 << 20), true);
     assert_eq!(s.stalled_since(), None);
 }
+
+/// RFC 3168 6.1.2: whatever made the window smaller, the peer is told, and stops asking for it.
+#[test]
+fn a_reduction_for_a_loss_is_told_like_one_for_a_mark() {
+    let mut s = sacker();
+    send(&mut s, ms(1), 10 * MSS);
+    assert!(sacked(&mut s, ms(21), 0, &[(1, 5)]).fast_retransmit);
+    assert!(s.take_cwr());
+    let mut s = sender();
+    s.seed_rtt(ms(0), 20_000);
+    send(&mut s, ms(1), 10 * MSS);
+    assert_eq!(s.on_timeout(ms(221)), Timeout::Retransmit);
+    assert!(s.take_cwr());
+}
