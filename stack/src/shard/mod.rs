@@ -33,7 +33,7 @@ use crate::syn::SynTable;
 use crate::timewait::TimeWaitTable;
 use crate::wheel::Wheel;
 use crate::wire::{Addresses, Parsed, Responder, ResponderConfig};
-use crate::{Caps, CloseReason, Counters, Frame, Instant, Queue, TxOffload};
+use crate::{Caps, CloseReason, Counters, FlowKey, Frame, Instant, Queue, TxOffload};
 
 use slab::Slab;
 
@@ -140,6 +140,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         };
         let mut isn_secret = [0u8; 16];
         isn_secret.copy_from_slice(&config.secret[..16]);
+        let isn = IsnSource::new(&isn_secret);
         let flows = limits.connections + limits.syn_backlog + limits.time_wait;
         Shard {
             world: World {
@@ -170,9 +171,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             }),
             listeners: config.listeners,
             cookies: Cookies::new(IsnSource::new(&isn_secret), config.strays.as_ref().map_or(0, StrayLink::shard)),
-            isn: IsnSource::new(&isn_secret),
+            isn: isn.clone(),
             strays: config.strays,
-            fragments: Fragments::new(seed(0) as u32),
+            fragments: Fragments::new(isn.tag(&FlowKey::v4([0; 4], [0; 4], 0, 0), [1, 0]) as u32),
             rst_limit: Limiter::new(limits::RST_PER_S),
             ack_limit: Limiter::new(limits::BARE_ACKS_PER_S),
             touched: Vec::with_capacity(limits.connections.min(4096)),
