@@ -74,9 +74,9 @@ pub const WHOLE_BURSTS_MAX: u32 = 32;
 pub const STRAYS_PER_TURN: usize = 64;
 /// Frames that wait for one shard on their way from the others.
 pub const STRAY_RING: usize = 256;
-/// RSTs to segments of no connection, per second and shard.
+/// RSTs to segments of no connection, per second and shard, on average.
 pub const RST_PER_S: u32 = 2000;
-/// ACKs sent in answer to segments of flows in SYN-RECEIVED and TIME-WAIT, per second and shard.
+/// ACKs sent in answer to segments of flows in SYN-RECEIVED and TIME-WAIT, per second and shard, on average.
 pub const BARE_ACKS_PER_S: u32 = 2000;
 /// ACKs sent in answer to segments that the gate stops (RFC 5961 section 7): for each connection at least this long apart,
 /// microseconds.

@@ -130,7 +130,9 @@ fn what_is_answered_in_time_wait_is_limited_and_takes_nothing_from_connections()
         w.queue(&data(6, 2, b"x"));
         w.turn();
     }
-    assert_eq!((w.counters().challenge_acks, w.counters().challenge_limited), (2000, 1000));
+    let answered = w.counters().challenge_acks;
+    assert!((1000..3000).contains(&answered), "about 2000, and how many is a secret: {answered}");
+    assert_eq!(answered + w.counters().challenge_limited, 3000);
     w.queue.tx.clear();
     w.key.peer_port += 1;
     w.establish();

@@ -141,6 +141,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let mut isn_secret = [0u8; 16];
         isn_secret.copy_from_slice(&config.secret[..16]);
         let isn = IsnSource::new(&isn_secret);
+        let nobody = FlowKey::v4([0; 4], [0; 4], 0, 0);
         let flows = limits.connections + limits.syn_backlog + limits.time_wait;
         Shard {
             world: World {
@@ -173,9 +174,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             cookies: Cookies::new(IsnSource::new(&isn_secret), config.strays.as_ref().map_or(0, StrayLink::shard)),
             isn: isn.clone(),
             strays: config.strays,
-            fragments: Fragments::new(isn.tag(&FlowKey::v4([0; 4], [0; 4], 0, 0), [1, 0]) as u32),
-            rst_limit: Limiter::new(limits::RST_PER_S),
-            ack_limit: Limiter::new(limits::BARE_ACKS_PER_S),
+            fragments: Fragments::new(isn.tag(&nobody, [1, 0]) as u32),
+            rst_limit: Limiter::new(limits::RST_PER_S, isn.tag(&nobody, [2, 0])),
+            ack_limit: Limiter::new(limits::BARE_ACKS_PER_S, isn.tag(&nobody, [3, 0])),
             touched: Vec::with_capacity(limits.connections.min(4096)),
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
