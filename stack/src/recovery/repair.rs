@@ -2,10 +2,12 @@
 //! connections never see one.
 
 use super::prr::Prr;
-use super::scoreboard::RUNS_MAX;
 use super::undo::Undo;
 use crate::Instant;
 use std::collections::VecDeque;
+
+/// Stretches sent again that are watched at the same time.
+const RESENT_MAX: usize = 1024;
 
 /// How far F-RTO has got (RFC 5682 3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +85,7 @@ impl Repair {
         match self.resent.back_mut() {
             Some(last) if last.end == start && last.sent == sent => last.end = end,
             _ => {
-                if self.resent.len() >= RUNS_MAX {
+                if self.resent.len() >= RESENT_MAX {
                     // Whether it was lost again is left to the timer.
                     self.resent.pop_front();
                 }

@@ -6,6 +6,10 @@ use std::collections::VecDeque;
 /// Runs beyond which nothing is split any more for a SACK block, and what is sent at different instants shares a run. A
 /// window of 4 MiB in full segments stays below it whatever the peer reports.
 pub(super) const RUNS_MAX: usize = 8192;
+/// Fewer are kept for little data: these, and one for so many bytes in flight. Nobody with segments of that size sees it;
+/// a peer that asks for tiny ones may not make us remember more about its data than the data itself.
+const RUNS_MIN: usize = 64;
+const BYTES_FOR_RUN: u64 = 256;
 
 /// What is believed of the bytes of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,16 +100,24 @@ impl Scoreboard {
         self.sacked | self.lost == 0
     }
 
+    /// How many runs the bytes in flight may be kept in, the newest one not counted.
+    fn runs_allowed(&self) -> usize {
+        let start = self.runs.front().map_or(self.tail.start, |run| run.start);
+        let end = self.runs.back().map_or(0, Run::end).max(self.tail.end());
+        RUNS_MAX.min(RUNS_MIN + (end.saturating_sub(start) / BYTES_FOR_RUN) as usize)
+    }
+
     /// `len` bytes went out for the first time.
     #[inline]
     pub(super) fn push(&mut self, now: Instant, start: u64, len: u32, segment: u16) {
+        let crowded = self.runs.len() >= RUNS_MIN && self.runs.len() >= self.runs_allowed();
         let tail = &mut self.tail;
         if tail.len == 0 {
             *tail = Run { start, sent: now, len, segment, ..Run::NONE };
             return;
         }
         let whole = tail.sent == now && tail.segment == segment && tail.len.is_multiple_of(u32::from(segment));
-        if whole || self.runs.len() >= RUNS_MAX {
+        if whole || crowded {
             // Beyond the limit the older part counts as sent now, which only defers the judgement of it.
             tail.len += len;
             tail.sent = now;
@@ -197,13 +209,14 @@ impl Scoreboard {
     /// The peer has `left..right`. `each` sees what had not been reported before.
     pub(super) fn sack(&mut self, left: u64, right: u64, mut each: impl FnMut(&Run)) {
         debug_assert!(self.tail.len == 0);
+        let allowed = self.runs_allowed();
         let mut i = self.find(left);
         while let Some(run) = self.runs.get(i)
             && run.start < right
         {
             let (from, to) = run.whole_segments(left, right);
             let splits = from > run.start || to < run.end();
-            if run.state == State::Sacked || from >= to || splits && self.runs.len() + 2 > RUNS_MAX {
+            if run.state == State::Sacked || from >= to || splits && self.runs.len() + 2 > allowed {
                 i += 1;
                 continue;
             }

@@ -94,19 +94,21 @@ fn after_a_timeout_everything_goes_again_as_the_window_allows() {
 #[test]
 fn a_segment_that_was_sent_twice_measures_nothing() {
     let mut s = sender();
-    send(&mut s, ms(0), 2 * MSS);
-    assert_eq!(s.on_timeout(ms(1000)), Timeout::Retransmit);
-    resend(&mut s, ms(1000));
-    assert_eq!(s.rto_us(), 2_000_000);
-    ack(&mut s, ms(1001), 2 * MSS);
-    assert_eq!((s.srtt_us(), s.rto_us()), (None, 1_000_000), "the first time, the doubling is taken back");
-    send(&mut s, ms(1001), MSS);
-    assert_eq!(s.on_timeout(ms(2001)), Timeout::Retransmit);
-    resend(&mut s, ms(2001));
-    ack(&mut s, ms(2002), 3 * MSS);
-    assert_eq!((s.srtt_us(), s.rto_us()), (None, 2_000_000), "then it stays, until there is a measurement");
-    send(&mut s, ms(2002), MSS);
-    assert_eq!(s.deadline(), Some(ms(4002)));
-    ack(&mut s, ms(2102), 4 * MSS);
+    let (mut now, mut at) = (0, 0);
+    for round in 0..9 {
+        send(&mut s, ms(now), MSS);
+        now += 1000;
+        assert_eq!(s.on_timeout(ms(now)), Timeout::Retransmit);
+        resend(&mut s, ms(now));
+        assert_eq!(s.rto_us(), 2_000_000);
+        (now, at) = (now + 1, at + MSS);
+        ack(&mut s, ms(now), at);
+        // The doubling is taken back a few times; then it stays, until there is a measurement.
+        let expected = if round < 8 { 1_000_000 } else { 2_000_000 };
+        assert_eq!((s.srtt_us(), s.rto_us()), (None, expected), "{round}");
+    }
+    send(&mut s, ms(now), MSS);
+    assert_eq!(s.deadline(), Some(ms(now + 2000)));
+    ack(&mut s, ms(now + 100), at + MSS);
     assert_eq!((s.srtt_us(), s.rto_us()), (Some(100_000), 300_000));
 }
