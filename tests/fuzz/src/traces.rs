@@ -1,0 +1,75 @@
+//! The bytes of a trace file, pcap or pcapng, through libpcap's reader into the dissection of packets.
+//!
+//! khamsin has no reader of traces yet; the tool that will have one reads with the same library. What it reads must not
+//! harm what follows: every packet is dissected as a frame of its link type, and everything that the dissection names must
+//! lie where it says.
+
+use khamsin_stack::wire::checksum::{verify_icmp, verify_tcp};
+use khamsin_stack::wire::{self, Kind, tcp_options};
+use pcap::{Capture, Linktype};
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::AsRawFd;
+
+/// Packets looked at of one file.
+const PACKETS_MAX: usize = 10_000;
+
+thread_local! {
+    /// One file for all inputs; it has no name any more.
+    static FILE: File = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).expect("a file for the trace");
+}
+
+/// One input of the target `pcap`.
+pub fn run(bytes: &[u8]) {
+    FILE.with(|mut file| {
+        file.set_len(0).expect("the file can be emptied");
+        file.rewind().expect("the file has a start");
+        file.write_all(bytes).expect("the file takes the trace");
+        // By the name of the descriptor: libpcap opens, and closes, a description of its own.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let Ok(mut capture) = Capture::from_file(path) else { return };
+        let link = capture.get_datalink();
+        for _ in 0..PACKETS_MAX {
+            let Ok(packet) = capture.next_packet() else { return };
+            assert_eq!(packet.data.len(), packet.header.caplen as usize);
+            match link {
+                Linktype::ETHERNET => dissect(packet.data),
+                // Without a link layer: the version says which one to put in front.
+                Linktype::RAW | Linktype(12) => dissect(&framed(packet.data)),
+                _ => {}
+            }
+        }
+    });
+}
+
+/// An IP packet in an Ethernet frame.
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let ethertype: [u8; 2] = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+    [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..], &ethertype, packet].concat()
+}
+
+/// Everything that is named lies inside the frame, and everything that reads it copes.
+fn dissect(frame: &[u8]) {
+    let parsed = wire::parse(frame);
+    assert!(usize::from(parsed.link.l2_len) <= frame.len());
+    match &parsed.kind {
+        Kind::Tcp(s) => {
+            let (ip, tcp, payload, end) = (s.ip_at, s.tcp_at, s.payload_at, s.end as usize);
+            assert!(ip < tcp && tcp < payload && usize::from(payload) <= end && end <= frame.len(), "{s:?}");
+            assert_eq!(s.payload(frame).len(), s.payload_len());
+            assert_eq!(s.header(frame).len(), usize::from(payload - tcp));
+            assert_eq!(s.packet(frame).len(), end - usize::from(ip));
+            let _ = verify_tcp(frame, s);
+            let options = tcp_options(s.header(frame));
+            assert!(options.sack.len() <= 4 && options.window_scale.is_none_or(|shift| shift <= 14));
+            let reset = wire::reset_for(s);
+            assert!(!s.flags.rst() || reset.is_none(), "a reset is answered with a reset");
+        }
+        Kind::Icmp4(d) | Kind::Icmp6(d) => {
+            assert!(d.ip_at < d.at && u32::from(d.at) <= d.end && d.end as usize <= frame.len(), "{d:?}");
+            let _ = verify_icmp(frame, d);
+            let _ = wire::icmp_error(frame, &parsed);
+        }
+        _ => {}
+    }
+}
