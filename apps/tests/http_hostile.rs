@@ -208,6 +208,32 @@ proptest! {
     }
 }
 
+/// RFC 9110 9.3.2: whatever is wrong with it, and whenever that shows.
+#[test]
+fn no_refusal_of_a_head_has_a_body() {
+    let field = "Host: h\r\n";
+    for (request, end, status) in [
+        ("HEAD / HTTP/1.1\r\n\r\n".to_owned(), false, 400),
+        ("HEAD /\u{ff} HTTP/1.1\r\n\r\n".to_owned(), false, 400),
+        (format!("HEAD / HTTP/9.9\r\n{field}\r\n"), false, 505),
+        (format!("HEAD /{} HTTP/1.1\r\n{field}\r\n", "x".repeat(9000)), false, 414),
+        (format!("HEAD / HTTP/1.1\r\n{field}"), true, 400),
+        (format!("HEAD / HTTP/1.1\r\n{field}"), false, 408),
+        (format!("HEAD /show HTTP/1.1\r\n{field}Content-Length: 9\r\n\r\nx"), false, 408),
+        (format!("HEAD /show HTTP/1.1\r\n{field}Content-Length: 9\r\n\r\nx"), true, 400),
+        (format!("HEAD /show HTTP/1.1\r\n{field}Transfer-Encoding: chunked\r\n\r\nx"), false, 400),
+        (format!("HEAD /show HTTP/1.1\r\n{field}Transfer-Encoding: chunked\r\n\r\n7d0\r\n{}", "x".repeat(2000)), false, 413),
+    ] {
+        for shape in Shape::ALL {
+            let mut host = converse(http(&SITE), shape, request.as_bytes(), end);
+            host.advance_ms(31_000);
+            let output = String::from_utf8_lossy(host.wire.output());
+            assert!(output.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {output}");
+            assert!(output.ends_with("\r\n\r\n") && output.matches("\r\n\r\n").count() == 1, "{request:?}: {output}");
+        }
+    }
+}
+
 /// Sends `input` and the end of it, and lets every deadline pass. What was sent back.
 fn run_to_the_end(input: &[u8], shape: Shape) -> Vec<u8> {
     let mut host = converse(http(&SITE), shape, input, true);

@@ -142,7 +142,7 @@ impl Http {
             match judge(held, &mut room) {
                 Verdict::Incomplete => n,
                 Verdict::Refused(refusal) => {
-                    plan = Some(Plan::refuse(refusal));
+                    plan = Some(Plan::refuse(refusal, held));
                     n
                 }
                 Verdict::Complete { len, head, headers } => {
@@ -155,13 +155,9 @@ impl Http {
             session.state = State::Idle;
             self.begin(now, session, stream, plan);
         } else if stream.finished() {
+            let plan = Plan::refuse(Refusal { status: 400, why: "The request ends in its head." }, held);
             session.state = State::Idle;
-            self.begin(
-                now,
-                session,
-                stream,
-                Plan::refuse(Refusal { status: 400, why: "The request ends in its head." }),
-            );
+            self.begin(now, session, stream, plan);
         } else if taken == 0 {
             return false;
         }
@@ -311,7 +307,7 @@ fn take(core: &Core, repeats: &mut Repeats, bytes: &[u8], taken: &mut Taken) -> 
             bytes.len()
         }
         Verdict::Refused(refusal) => {
-            *taken = Taken::Plan(Plan::refuse(refusal));
+            *taken = Taken::Plan(Plan::refuse(refusal, bytes));
             bytes.len()
         }
         Verdict::Complete { len, head, headers } => {

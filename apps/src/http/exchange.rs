@@ -3,7 +3,7 @@
 use super::app::{Http, finish};
 use super::body::{Body, Piece};
 use super::parse::{Framing, Refusal};
-use super::plan::{Plan, too_large};
+use super::plan::{Plan, asks_for_head, too_large};
 use super::reply::{Conn, Length, push};
 use super::response::Response;
 use super::session::{HttpSession, State};
@@ -57,6 +57,11 @@ impl Exchange {
     /// Bytes in memory for this exchange alone.
     pub(super) fn held(&self) -> usize {
         self.out.len() + if let Task::Collect { body, .. } = &self.task { body.len() } else { 0 }
+    }
+
+    /// The head of a request whose body is collected.
+    fn head(&self) -> &[u8] {
+        if let Task::Collect { head, .. } = &self.task { head } else { &[] }
     }
 
     fn is_flushed(&self) -> bool {
@@ -195,19 +200,20 @@ impl Http {
             sound = read.is_ok();
             read.unwrap_or(bytes.len())
         });
-        let (response, bodiless) = if !fits {
-            (too_large(), false)
+        let response = if !fits {
+            too_large()
         } else if !sound {
-            (Response::error(400, "The body is not chunked as RFC 9112 says."), false)
+            Response::error(400, "The body is not chunked as RFC 9112 says.")
         } else if self.buffered + collected.len() > config.buffered_max {
-            (Response::error(503, "Too many bodies are on their way here; try again later."), false)
+            Response::error(503, "Too many bodies are on their way here; try again later.")
         } else if body.is_done() {
             self.core.call_back(head, collected)
         } else if stream.finished() {
-            (Response::error(400, "The request ends in its body."), false)
+            Response::error(400, "The request ends in its body.")
         } else {
             return n > 0;
         };
+        let bodiless = asks_for_head(head);
         let trusted = body.is_done() && sound && fits;
         exchange.answered(trusted);
         if self.core.draining {
@@ -350,9 +356,14 @@ impl Http {
     /// Answers 408.
     fn time_out(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) {
         self.stats.timed_out += 1;
-        self.drop_exchange(session);
         let refusal = Refusal { status: 408, why: "The rest of the request did not come in time." };
-        self.begin(now, session, stream, Plan::refuse(refusal));
+        let plan = match &session.state {
+            State::Head(head) => Plan::refuse(refusal, head),
+            State::Exchange(exchange) => Plan::refuse(refusal, exchange.head()),
+            State::Idle | State::Lingering => Plan::refuse(refusal, &[]),
+        };
+        self.drop_exchange(session);
+        self.begin(now, session, stream, plan);
     }
 
     fn drop_exchange(&mut self, session: &mut HttpSession) {

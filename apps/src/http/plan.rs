@@ -62,10 +62,17 @@ impl Plan {
         Plan { reply, conn, framing: Framing::None, interim: false, bodiless: false, sound: true }
     }
 
-    pub(super) fn refuse(refusal: Refusal) -> Self {
+    /// Refuses what starts with `raw`, the line end of it perhaps not there.
+    pub(super) fn refuse(refusal: Refusal, raw: &[u8]) -> Self {
         let reply = Reply::Respond(Response::error(refusal.status, refusal.why));
-        Plan { reply, conn: Conn::Close, framing: Framing::None, interim: false, bodiless: false, sound: false }
+        let bodiless = asks_for_head(raw);
+        Plan { reply, conn: Conn::Close, framing: Framing::None, interim: false, bodiless, sound: false }
     }
+}
+
+/// Whether a request, sound or not, can only have been meant as HEAD: no answer to it has a body (RFC 9110 9.3.2).
+pub(super) fn asks_for_head(raw: &[u8]) -> bool {
+    raw.starts_with(b"HEAD ")
 }
 
 impl Core {
@@ -200,19 +207,16 @@ impl Core {
     }
 
     /// Calls the callback of a request whose body was collected.
-    pub(super) fn call_back(&self, raw: &[u8], body: &[u8]) -> (Response, bool) {
+    pub(super) fn call_back(&self, raw: &[u8], body: &[u8]) -> Response {
         let mut room: HeaderRoom<'_> = [const { MaybeUninit::uninit() }; _];
         if let Verdict::Complete { head, headers, .. } = judge(raw, &mut room)
             && let (Some(method), Ok(Target::Path(location))) = (head.method, Target::parse(head.target))
             && let Some(Handler::Callback(callback)) = self.router.find(&location.path).or(self.router.fallback())
         {
             let unix_seconds = self.calendar.unix_seconds();
-            return (
-                callback(&Request { method, location: &location, headers, body, unix_seconds }),
-                method == Method::Head,
-            );
+            return callback(&Request { method, location: &location, headers, body, unix_seconds });
         }
-        (Response::error(500, "The request was understood before its body came, but not after."), false)
+        Response::error(500, "The request was understood before its body came, but not after.")
     }
 }
 

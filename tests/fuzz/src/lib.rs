@@ -2,6 +2,7 @@
 //!
 //! The targets in `fuzz_targets/` hand them libFuzzer's inputs, `tests/corpus.rs` the committed ones, and `tcp-storm`
 //! dice. README.md beside this crate says how to run each.
+#![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "a harness: its modules say what they do")]
 
 pub mod frames;

@@ -29,7 +29,8 @@ pub const KINDS: usize = 4;
 
 /// What the shards of the harnesses may hold: little, so that every bound is met.
 pub fn limits() -> Limits {
-    Limits { connections: 6, syn_backlog: 4, time_wait: 2, store_blocks: 10, hold_blocks: 16, per_source: 0 }
+    let others = Limits::for_connections(6);
+    Limits { connections: 6, syn_backlog: 4, time_wait: 2, store_blocks: 10, hold_blocks: 16, ..others }
 }
 
 /// How the shards of the harnesses are set up.

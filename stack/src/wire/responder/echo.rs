@@ -87,6 +87,9 @@ impl Responder {
         let h = out.first_chunk_mut::<ECHO_HEADER_LEN>()?;
         // The pseudo-header sums to the same with its addresses exchanged: only type and code change.
         let sum = checksum::patch16(be16(h, 2), be16(h, 0), kind);
+        // All else zero, the patch leaves zero, which stands for no sum that there can be (RFC 1624 3); the other zero of
+        // one's complement always serves.
+        let sum = if sum == 0 { 0xffff } else { sum };
         h[..2].copy_from_slice(&kind.to_be_bytes());
         h[2..4].copy_from_slice(&sum.to_be_bytes());
         Some(at + message.len())

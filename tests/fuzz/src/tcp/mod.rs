@@ -55,8 +55,13 @@ struct Dress {
 impl Session {
     /// Peers of a shard on a device of that kind.
     pub fn new(kind: usize) -> Self {
-        // The peers with IPv6 addresses are one source.
-        let limits = Limits { per_source: if kind == 2 { 2 } else { 0 }, ..limits() };
+        // One with plenty; one that limits sources, of which the peers with IPv6 addresses are one.
+        let few = limits();
+        let limits = match kind {
+            1 => Limits { store_blocks: 400, hold_blocks: 400, ..few },
+            2 => Limits { per_source: 2, ..few },
+            _ => few,
+        };
         Session::around(World::new(kind, config(limits)))
     }
 

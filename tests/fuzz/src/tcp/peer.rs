@@ -171,6 +171,10 @@ impl Peer {
         }
         if !core::mem::replace(&mut self.known, true) {
             self.recognise(segment);
+            if self.timestamps && said.timestamps.is_none() {
+                // The ACK that brought the cookie back had no timestamp, and with it nothing of what the SYN had said.
+                (self.server_shift, self.timestamps) = (0, false);
+            }
         }
         let seen = self.ack(self.seen);
         let from = self.seen + i64::from(segment.seq.wrapping_sub(seen) as i32);

@@ -111,11 +111,14 @@ impl Session {
     fn exchange(&mut self, i: usize, source: &mut impl Source) {
         let rounds = 1 + source.below(12);
         let step_us = source.pick(&[100u64, 1_000, 20_000, 50_000]);
+        let flight = 1 + usize::from(source.byte() >> 5) * 2;
         for _ in 0..rounds {
             self.peers[i].una = self.peers[i].seen;
-            self.say(i, Flags::ACK, self.peers[i].next, 500, u16::MAX);
-            if self.open(i) {
-                self.peers[i].next += 500;
+            for _ in 0..flight {
+                self.say(i, Flags::ACK, self.peers[i].next, 1400, u16::MAX);
+                if self.open(i) {
+                    self.peers[i].next += 1400;
+                }
             }
             self.turn();
             self.pass(Duration::from_micros(step_us), 8);
@@ -189,7 +192,7 @@ impl Session {
             // It wraps soon. Never the same one twice: a server may answer the older of two SYNs that it cannot tell apart.
             0 => 0xffff_0000 | (self.syns & 0xffff),
             1 => self.peers[i].seq(self.peers[i].top).wrapping_add(70_000 + (self.syns & 0xffff)),
-            _ => source.long(),
+            _ => source.long().wrapping_add(self.syns),
         };
         self.syns = self.syns.wrapping_add(0x101);
         let mut options = Vec::with_capacity(40);
