@@ -222,7 +222,11 @@ fn no_refusal_of_a_head_has_a_body() {
         (format!("HEAD /show HTTP/1.1\r\n{field}Content-Length: 9\r\n\r\nx"), false, 408),
         (format!("HEAD /show HTTP/1.1\r\n{field}Content-Length: 9\r\n\r\nx"), true, 400),
         (format!("HEAD /show HTTP/1.1\r\n{field}Transfer-Encoding: chunked\r\n\r\nx"), false, 400),
-        (format!("HEAD /show HTTP/1.1\r\n{field}Transfer-Encoding: chunked\r\n\r\n7d0\r\n{}", "x".repeat(2000)), false, 413),
+        (
+            format!("HEAD /show HTTP/1.1\r\n{field}Transfer-Encoding: chunked\r\n\r\n7d0\r\n{}", "x".repeat(2000)),
+            false,
+            413,
+        ),
     ] {
         for shape in Shape::ALL {
             let mut host = converse(http(&SITE), shape, request.as_bytes(), end);

@@ -243,6 +243,15 @@ fn solicitations_that_are_not_answered() {
 }
 
 #[test]
+fn a_ping_of_nothing_but_zeros_has_a_sum_in_its_answer() {
+    let request = packet4(PROTO_ICMP, &[], &[8, 0, 0xf7, 0xff, 0, 0, 0, 0, 0, 0], |_| {});
+    let reply = Host::quiet().answer(&request).unwrap();
+    let Kind::Icmp4(datagram) = parse(&reply).kind else { panic!("not ICMP") };
+    assert!(checksum::verify_icmp(&reply, &datagram));
+    assert_eq!(datagram.message(&reply), [0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn pings_are_answered() {
     let mut host = Host::quiet();
     let request = ping4(|_| {});
