@@ -12,7 +12,7 @@ use std::time::Instant;
 /// What the process may need more at the end than near the start, KiB: rare buffers that are touched late.
 const GROWTH_KIB: u64 = 16 * 1024;
 /// Epochs between two floods.
-const FLOOD_EVERY: u64 = 501;
+const FLOOD_EVERY: u64 = 101;
 /// Steps of one epoch: then everything is reset, and looked at.
 const STEPS: usize = 2000;
 
