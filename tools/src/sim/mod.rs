@@ -6,6 +6,7 @@
 pub mod dice;
 pub mod hostile;
 pub mod link;
+pub mod packets;
 pub mod peer;
 pub mod run;
 pub mod scenario;

@@ -42,6 +42,18 @@ pub struct Witness {
     pub taken: u64,
     /// Frames that the server gave.
     pub given: u64,
+    record: Option<Vec<Passed>>,
+}
+
+/// A frame that passed the server's queues.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// When.
+    pub at: Instant,
+    /// The server gave it; else it took it.
+    pub given: bool,
+    /// The frame, whose TCP checksum may be partial.
+    pub frame: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -72,7 +84,24 @@ struct Opening {
 impl Witness {
     /// A witness; `honest` says which peers keep to the rules.
     pub fn new(terms: Terms, honest: fn(&SocketAddr) -> bool) -> Self {
-        Witness { terms, flows: BTreeMap::new(), honest, violations: Vec::new(), taken: 0, given: 0 }
+        Witness { terms, flows: BTreeMap::new(), honest, violations: Vec::new(), taken: 0, given: 0, record: None }
+    }
+
+    /// Keeps every frame from now on.
+    pub fn record(&mut self) {
+        self.record.get_or_insert_default();
+    }
+
+    /// What was kept.
+    pub fn recorded(&self) -> &[Passed] {
+        self.record.as_deref().unwrap_or_default()
+    }
+
+    fn note(&mut self, at: Instant, given: bool, frame: &[u8]) {
+        // A violation ends what there is to show.
+        if let Some(record) = self.record.as_mut().filter(|_| self.violations.is_empty()) {
+            record.push(Passed { at, given, frame: frame.to_vec() });
+        }
     }
 
     fn violation(&mut self, now: Instant, key: &Key, what: &str) {
@@ -84,6 +113,7 @@ impl Witness {
     /// The server takes a frame.
     pub fn takes(&mut self, now: Instant, frame: &[u8]) {
         self.taken += 1;
+        self.note(now, false, frame);
         let parsed = match self.terms.caps.rx_partial_checksums {
             true => parse_partial(frame),
             false => parse(frame),
@@ -121,6 +151,7 @@ impl Witness {
     /// The server gives a frame.
     pub fn gives(&mut self, now: Instant, frame: &[u8], offload: TxOffload) {
         self.given += 1;
+        self.note(now, true, frame);
         let segment = match parse_partial(frame) {
             Ok(Packet::Tcp(segment)) => segment,
             Ok(_) => return,

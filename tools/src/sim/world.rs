@@ -126,6 +126,11 @@ impl World {
         &self.wire
     }
 
+    /// Who sees what the server takes and gives.
+    pub fn witness(&self) -> Rc<RefCell<Witness>> {
+        Rc::clone(&self.witness)
+    }
+
     /// Runs to the end.
     pub fn run(mut self) -> Outcome {
         let limit = Instant::from_micros(CLIENTS_MAX_US);

@@ -1,12 +1,16 @@
 //! One seed, looked at closely.
 
 use super::options::Options;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use khamsin_tools::script::run_virtual;
+use khamsin_tools::sim::packets::{Title, script};
 use khamsin_tools::sim::run::{keep_panics, run as run_scenario};
 use khamsin_tools::sim::shrink::Shrinking;
 use khamsin_tools::sim::trace::Teller;
-use khamsin_tools::sim::{Cuts, Files, Scenario};
+use khamsin_tools::sim::witness::Witness;
+use khamsin_tools::sim::{Cuts, Failure, Files, Scenario};
 use std::io::Write;
+use std::path::Path;
 
 /// Whether nothing was violated.
 pub(super) fn run(seed: u64, options: &Options) -> Result<bool> {
@@ -17,7 +21,12 @@ pub(super) fn run(seed: u64, options: &Options) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", scenario.describe())?;
     let verbose = options.verbose;
+    let mut witness = None;
     let outcome = run_scenario(scenario, &files, |world| {
+        if options.script.is_some() {
+            world.witness().borrow_mut().record();
+            witness = Some(world.witness());
+        }
         if verbose {
             Teller::of(world.wire(), |line| {
                 // A reader that has seen enough closes the pipe.
@@ -33,7 +42,29 @@ pub(super) fn run(seed: u64, options: &Options) -> Result<bool> {
         None => writeln!(out, "seed {seed}: nothing was violated")?,
         Some(failure) => writeln!(out, "seed {seed}: VIOLATED {failure}\nrepeat: khamsin-sim --seed {seed}{cuts} -v")?,
     }
+    if let (Some(file), Some(witness)) = (&options.script, witness) {
+        let failure = outcome.failure.as_ref().map_or("nothing was violated".to_owned(), Failure::to_string);
+        let title = Title { seed, failure, command: format!("khamsin-sim --seed {seed}{cuts} -v") };
+        write_script(file, title, &witness.borrow())?;
+    }
     Ok(outcome.failure.is_none())
+}
+
+/// Writes the script, and says whether the stack alone behaves as it says.
+fn write_script(file: &Path, title: Title, witness: &Witness) -> Result<()> {
+    // Whose flow it is stands in what the witness says.
+    let said = title.failure.split(", to ").nth(1).and_then(|rest| rest.split_once(": "));
+    let peer = said.and_then(|(peer, _)| peer.parse().ok());
+    let script = script(title, witness, peer).context("no TCP has passed, so there is nothing to write a script of")?;
+    std::fs::write(file, script.to_string()).with_context(|| format!("writing {}", file.display()))?;
+    println!("wrote {} lines to {}", script.lines.len(), file.display());
+    match run_virtual(&script) {
+        Ok(_) => println!("the stack behaves as the script says under it, too"),
+        Err(mismatch) => {
+            println!("under the script the stack goes another way from line {} on: {}", mismatch.line, mismatch.seen)
+        }
+    }
+    Ok(())
 }
 
 /// What can be taken away, beside `cuts`, so that the seed still fails.

@@ -3,6 +3,7 @@
 use clap::Parser;
 use khamsin_tools::sim::scenario::{Cuts, FAULTS, Fates};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 const ABOUT: &str = "Runs khamsin's own TCP stack and applications against simulated networks and peers";
 
@@ -22,7 +23,8 @@ Examples:
   khamsin-sim                              2,000 seeds on all cores
   khamsin-sim --seeds 200000 --from 5000   a long run
   khamsin-sim --seed 4711 -v               one seed, packet by packet
-  khamsin-sim --seed 4711 --shrink         the least of seed 4711 that still fails
+  khamsin-sim --seed 4711 --shrink --script 4711.pkt
+                                           the least of seed 4711 that still fails, and a packet script of it
   khamsin-sim --seed 4711 --without loss,reorder --clients 0 --divide 8
                                            seed 4711 without these faults, with its first client only, an eighth of the work
 
@@ -59,6 +61,10 @@ pub(crate) struct Options {
     /// Take away what the failure does not need: faults, peers, work, then single packets
     #[arg(long, requires = "seed")]
     pub(crate) shrink: bool,
+
+    /// Write the flow that something is wrong with, or else the last one, as a packet script (tests/scripts/README.md)
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    pub(crate) script: Option<PathBuf>,
 
     /// Leave out these faults
     #[arg(long, value_name = "FAULT,...", value_delimiter = ',', requires = "seed", help_heading = "Parts of a seed",

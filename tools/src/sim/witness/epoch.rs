@@ -170,6 +170,10 @@ impl Epoch {
         if self.over && !honest {
             return Ok(());
         }
+        // Who puts timestamps of his own making into the answer to a cookie gets the options that they say.
+        if !honest && segment.timestamps.is_some() && !self.stamps {
+            return Ok(());
+        }
         self.check_acknowledgement(segment, blurred)?;
         if !blurred {
             self.check_sack(segment)?;
@@ -282,7 +286,11 @@ impl Epoch {
         let len = segment.payload.len() as u64;
         let fin = segment.flags & FIN != 0;
         if len == 0 && !fin {
-            return Ok(());
+            // A strict peer drops it there, acknowledgement and all (Linux: `tcp_acceptable_seq`).
+            return match honest && terms.direct && seq > self.peer_edge {
+                true => Err(format!("an acknowledgement at {seq}, beyond the window's edge {}", self.peer_edge)),
+                false => Ok(()),
+            };
         }
         let end = seq + len;
         self.check_size(segment, offload)?;
