@@ -63,7 +63,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `khamsin serve` with both applications and the files of `root` on `rung`.
+    /// Starts `khamsin serve` with all applications and the files of `root` on `rung`.
     ///
     /// # Errors
     /// It does not get ready in time, or stands on another rung.
@@ -77,7 +77,7 @@ impl Server {
     /// It does not get ready in time, or stands on another rung.
     pub fn with(rung: Rung, bed: &Bed, root: &Path, more: &[&str]) -> Result<Server> {
         let mut options: Vec<String> =
-            ["serve", "--app", "echo:7", "--app", "http:80", "--root"].map(str::to_owned).into();
+            ["serve", "--app", "echo:7", "--app", "http:80", "--app", "sink:9", "--root"].map(str::to_owned).into();
         options.push(root.to_string_lossy().into_owned());
         options.extend(rung.options());
         options.extend(more.iter().map(|o| (*o).to_owned()));

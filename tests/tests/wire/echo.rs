@@ -1,4 +1,4 @@
-//! Echo with nc and with Python's sockets.
+//! Echo with nc and with Python's sockets; discard with nc.
 
 use crate::{CLIENT_LIMIT, Case, Scene, everywhere};
 use anyhow::{Context, Result, ensure};
@@ -9,6 +9,7 @@ const PYTHON: &[&str] = &["python3"];
 pub(crate) const CASES: &[Case] = &[
     Case::new("nc", &["nc"], everywhere, nc),
     Case::new("nc_over_ipv6", &["nc"], everywhere, nc_over_ipv6),
+    Case::new("discard_counts", &["nc"], everywhere, discard),
     Case::new("echo_a_byte_at_a_time", PYTHON, everywhere, |s| python(s, "bytewise", &[])),
     Case::new("echo_reset", PYTHON, everywhere, |s| python(s, "reset", &[])),
     Case::new("echo_half_close", PYTHON, everywhere, |s| python(s, "half-close", &[])),
@@ -28,6 +29,16 @@ fn nc_to(scene: &Scene, address: &str) -> Result<()> {
         let running = scene.start_client("nc", &["-N", "-w", "20", address, "7"], Some(input.clone()))?;
         let ran = running.finish(CLIENT_LIMIT)?.ok().with_context(|| format!("{len} bytes"))?;
         ensure!(ran.stdout == input, "{} of {len} bytes came back, or others", ran.stdout.len());
+    }
+    Ok(())
+}
+
+/// All of an upload is read, and its length is the answer to its end.
+fn discard(scene: &mut Scene) -> Result<()> {
+    for len in [0, 1, 3_000_001] {
+        let arguments = ["-N", "-w", "20", scene.rung.v4(), "9"];
+        let ran = scene.start_client("nc", &arguments, Some(pattern(len, 12)))?.finish(CLIENT_LIMIT)?.ok()?;
+        ensure!(ran.text() == format!("{len}\n"), "of {len} bytes the server says `{}`", ran.text());
     }
     Ok(())
 }

@@ -87,6 +87,9 @@ pub(crate) fn measure(options: &ImpairedOptions) -> Result<()> {
             pairs.push(Pair { seed, own, linux });
         }
         table.add(cell, pairs)?;
+        // After each cell: a long run that is broken off leaves what it has found.
+        table.save(options.json.as_deref())?;
     }
-    table.finish(options.json.as_deref())
+    table.print();
+    Ok(())
 }

@@ -76,7 +76,7 @@ impl Lane {
                 format!("route replace 198.18.0.0/24 dev {link} proto kernel scope link src {own} congctl cubic");
             netns.ip(&line.split(' ').collect::<Vec<_>>())?;
         }
-        let server = Server::with(rung, &bed, root, &["--app", "sink:9"])?;
+        let server = Server::on(rung, &bed, root)?;
         let mut lane = Lane { bed, middlebox, rung, port: 20_000, _server: server };
         let address = lane.address(80)?;
         let mut faultless = Path::symmetric(0, PathConfig { delay_us: 200, ..PathConfig::default() });

@@ -48,11 +48,21 @@ impl Table {
         Ok(())
     }
 
-    /// Prints the table and writes the JSON file.
+    /// Writes every run so far to `file` as JSON.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn finish(&self, file: Option<&Path>) -> Result<()> {
+    pub(crate) fn save(&self, file: Option<&Path>) -> Result<()> {
+        if let Some(file) = file {
+            let cells: Vec<Value> = self.rows.iter().map(Row::json).collect();
+            let all = json!({"machine": self.machine, "command": self.command, "cells": cells});
+            fs::write(file, serde_json::to_string_pretty(&all)?)?;
+        }
+        Ok(())
+    }
+
+    /// Prints the table.
+    pub(crate) fn print(&self) {
         println!("`{}` on {}\n", self.command, self.machine);
         println!(
             "| cell | khamsin | Linux | unit | ratio | bar | | quartiles of the ratio, seed by seed | seeds | repeated, doubtful | load |"
@@ -65,12 +75,6 @@ impl Table {
             "\nMedians over the seeds. A run during which the middlebox was not punctual is repeated, at most three times, and"
         );
         println!("doubtful if it was not then. Load is the machine's at the end of the cell.");
-        if let Some(file) = file {
-            let cells: Vec<Value> = self.rows.iter().map(Row::json).collect();
-            let all = json!({"machine": self.machine, "command": self.command, "cells": cells});
-            fs::write(file, serde_json::to_string_pretty(&all)?)?;
-        }
-        Ok(())
     }
 }
 
