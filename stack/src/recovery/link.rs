@@ -52,6 +52,8 @@ pub(super) struct Link {
     pub(super) ack_loss: u64,
     /// Data segments that take up to the second (microseconds) longer, of 1000.
     pub(super) reorder: (u64, u64),
+    /// The same of ACKs.
+    pub(super) ack_reorder: (u64, u64),
     /// ACKs leave the receiver at multiples of this only, microseconds; 0: at once.
     pub(super) compress_us: u64,
     /// Data segments lost for certain: from and up to (exclusive) which, counted from 0, retransmissions included.
@@ -78,6 +80,7 @@ impl Default for Link {
             loss: 0,
             ack_loss: 0,
             reorder: (0, 0),
+            ack_reorder: (0, 0),
             compress_us: 0,
             lost: vec![],
             blackout: 0..0,
@@ -402,6 +405,11 @@ impl World {
             0 => now,
             every => now.next_multiple_of(every),
         };
-        self.post(self.released(leaves) + self.delay(now), Event::Ack(message));
+        let late = if self.link.ack_reorder.0 > 0 && self.dice.falls(self.link.ack_reorder.0) {
+            self.dice.next() % self.link.ack_reorder.1
+        } else {
+            0
+        };
+        self.post(self.released(leaves) + self.delay(now) + late, Event::Ack(message));
     }
 }

@@ -11,6 +11,7 @@ fn goodput(mbit: u64, loss: u64, reorder: u64, seconds: u64, seeds: u64, reader:
                 queue_bytes: mbit * 2500,
                 loss,
                 reorder: (reorder, 10_000),
+                ack_reorder: (reorder, 10_000),
                 seed: 77 + 7919 * seed,
                 ..Link::default()
             };
@@ -71,5 +72,24 @@ fn short_flows_at_one_percent_loss_arrive_when_those_of_the_reference_do() {
         let ms = mean_ms(total, 10, 50, &Reader::default());
         println!("{total} bytes: {ms:.1} ms");
         assert!(ms < most_ms, "{total} bytes: {ms} ms");
+    }
+}
+
+/// Segments and acknowledgements arrive out of order, and reports are late besides.
+#[test]
+fn reordering_in_both_directions_costs_little() {
+    for seed in 0..3 {
+        let link = Link {
+            bits_per_second: 100_000_000,
+            queue_bytes: 250_000,
+            reorder: (50, 10_000),
+            ack_reorder: (50, 10_000),
+            seed: 77 + 7919 * seed,
+            ..Link::default()
+        };
+        let reader = Reader { stamps: true, buffer: 16 << 20, ..Reader::default() };
+        let out = transfer(1448, 1 << 40, link, reader, 3);
+        let rate = out.delivered as f64 * 8e-6 / 3.0;
+        assert!(rate > 85.0 && out.timeouts == 0, "{rate} Mbit/s {out:?}");
     }
 }
