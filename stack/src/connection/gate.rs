@@ -144,7 +144,10 @@ impl<S> Connection<S> {
             return false;
         }
         let una = tx.sender.una();
-        let ack = nxt.saturating_sub(u64::from(behind as u32));
+        let Some(ack) = nxt.checked_sub(u64::from(behind as u32)) else {
+            // From before our SYN: old, and no duplicate of anything.
+            return true;
+        };
         let newer = segment.seq.wrapping_sub(tx.wl1) as i32;
         // A new acknowledgement is of now, even on a segment sent again (Linux: `tcp_may_update_window`); without its window,
         // the edge would move along with it.
