@@ -34,8 +34,8 @@ pub const HOSTILE_FIRST: u8 = 100;
 
 /// Longest that clients may take, microseconds of virtual time.
 const CLIENTS_MAX_US: u64 = 7_200_000_000;
-/// Steps of the world without a frame moving or a millisecond passing: something spins.
-const STEPS_AT_ONCE_MAX: u32 = 20_000;
+/// Steps of the world in a row in which no frame moves: something spins.
+const IDLE_STEPS_MAX: u32 = 20_000;
 /// A turn that has nothing to do but waits for a frame comes again so much later, microseconds.
 const IDLE_TURN_US: u64 = 200;
 
@@ -62,7 +62,9 @@ pub struct World {
     pub(super) now: Instant,
     /// How far the server's clock is ahead.
     ahead_us: u64,
-    at_once: u32,
+    idle_steps: u32,
+    /// Frames that had moved when the last step was taken.
+    moved: u64,
     failure: Option<Failure>,
 }
 
@@ -115,7 +117,8 @@ impl World {
             harmed,
             now: Instant::from_millis(1),
             ahead_us: 0,
-            at_once: 0,
+            idle_steps: 0,
+            moved: 0,
             failure: None,
             scenario,
         }
@@ -177,11 +180,12 @@ impl World {
     }
 
     fn pass(&mut self, next: Instant) {
-        let same = next.micros() / 1000 == self.now.micros() / 1000;
-        self.at_once = if same { self.at_once + 1 } else { 0 };
-        if self.at_once > STEPS_AT_ONCE_MAX {
+        let moved = self.wire.stats(Side::Left).sent + self.wire.stats(Side::Right).sent + self.witness.borrow().taken;
+        self.idle_steps = if moved == self.moved { self.idle_steps + 1 } else { 0 };
+        self.moved = moved;
+        if self.idle_steps > IDLE_STEPS_MAX {
             self.failure =
-                Some(Failure::new("spin", "the server spins: thousands of turns in a millisecond".to_owned()));
+                Some(Failure::new("spin", "the server spins: thousands of turns in which no frame moves".to_owned()));
         }
         self.now = next;
     }
@@ -230,6 +234,8 @@ impl World {
             let pause_us = if core.queue.sent > 0 { self.scenario.turn_us } else { IDLE_TURN_US };
             let again = again.then(|| now.plus_micros(pause_us));
             let due = core.turn.deadline.map(|at| Instant::from_micros(at.micros().saturating_sub(self.ahead_us)));
+            // What was due and could not be done, for want of a frame, is tried again.
+            let due = due.map(|at| if at <= now { now.plus_micros(pause_us) } else { at });
             server = server.into_iter().chain(again).chain(due).min();
         }
         // A server that stalls does everything late.

@@ -164,10 +164,11 @@ fn dissect(frame: &[u8], verify: bool) -> Result<Packet<'_>, Problem> {
         VLAN => (word(frame, 16)?, frame.get(18..).ok_or(Problem::Short)?),
         kind => (kind, frame.get(14..).ok_or(Problem::Short)?),
     };
-    match kind {
-        ARP => arp(body),
-        IPV4 => ipv4(body, verify),
-        IPV6 => ipv6(body, verify),
+    // A version other than the EtherType's: the bit that says it was turned over on the way.
+    match (kind, body.first().map_or(0, |first| first >> 4)) {
+        (ARP, _) => arp(body),
+        (IPV4, 4) => ipv4(body, verify),
+        (IPV6, 6) => ipv6(body, verify),
         _ => Ok(Packet::Other),
     }
 }
