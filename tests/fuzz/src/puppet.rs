@@ -86,14 +86,12 @@ pub struct Puppet {
     pub read: u64,
     /// Bytes written, ever.
     pub written: u64,
-    /// Reset whatever is called, and refuse to write: the harness wants an end.
-    pub tired: bool,
 }
 
 impl Default for Puppet {
     fn default() -> Self {
         let content = Content::new(STREAM.clone());
-        Puppet { content, slots: Default::default(), opened: 0, closed: 0, read: 0, written: 0, tired: false }
+        Puppet { content, slots: Default::default(), opened: 0, closed: 0, read: 0, written: 0 }
     }
 }
 
@@ -161,7 +159,7 @@ impl Puppet {
     }
 
     fn act(&mut self, now: Instant, session: &Session, io: &mut impl Stream, unasked: bool) {
-        if self.tired || self.slots[session.slot].mode.abort_now {
+        if self.slots[session.slot].mode.abort_now {
             return io.abort();
         }
         // One that wrote whenever it was called would be called again for as long as it had not read everything.
