@@ -3,6 +3,8 @@
 
 mod clients;
 mod judge;
+mod options;
+mod rings;
 mod server;
 mod wire;
 mod worlds;

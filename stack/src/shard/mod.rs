@@ -272,6 +272,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.time_wait.len()
     }
 
+    /// Flows that are known: those of connections, half-open ones and TIME-WAIT.
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
     /// Blocks of send store that nobody holds.
     pub fn free_blocks(&self) -> usize {
         self.world.pool.free()

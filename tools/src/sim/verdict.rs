@@ -111,11 +111,21 @@ fn leaks(world: &World) -> Option<Failure> {
         if left != (0, 0, 0) {
             return leak(format!("(live, half-open, TIME-WAIT) = {left:?} at the end"));
         }
+        if shard.flows() > 0 {
+            return leak(format!("{} flows in the table, of no connection", shard.flows()));
+        }
         if core.queue.queue.held() > 0 {
             return leak(format!("{} frames did not come home", core.queue.queue.held()));
         }
         if shard.free_blocks() != world.scenario.limits.store_blocks {
             return leak(format!("{} of {} store blocks", shard.free_blocks(), world.scenario.limits.store_blocks));
+        }
+        if shard.free_hold_blocks() != world.scenario.limits.hold_blocks {
+            return leak(format!(
+                "{} of {} blocks for text that waits",
+                shard.free_hold_blocks(),
+                world.scenario.limits.hold_blocks
+            ));
         }
         if let Some(at) = core.turn.deadline {
             return leak(format!("a deadline at {at:?} with nobody there"));

@@ -170,8 +170,8 @@ impl Epoch {
         if self.over && !honest {
             return Ok(());
         }
-        // Who puts timestamps of his own making into the answer to a cookie gets the options that they say.
-        if !honest && segment.timestamps.is_some() && !self.stamps {
+        // The options behind a cookie are what the timestamps in its answer say, be they the peer's own invention or missing.
+        if !honest && segment.timestamps.is_some() != self.stamps {
             return Ok(());
         }
         self.check_acknowledgement(segment, blurred)?;
