@@ -33,7 +33,7 @@ impl fmt::Display for Failure {
 /// Longest that a client waits for the server without anything moving, microseconds: where nothing is lost, and where the
 /// back-off of a retransmission timer may have run through all its steps.
 const STALL_CALM_US: u64 = 10_000_000;
-const STALL_ROUGH_US: u64 = 130_000_000;
+const STALL_ROUGH_US: u64 = 400_000_000;
 
 /// Checks what must hold after every turn.
 pub(super) fn at_any_time(world: &mut World) -> Option<Failure> {
