@@ -5,6 +5,9 @@ use khamsin_drivers::sim::{Side, SimConfig, SimEnd, Wire};
 use khamsin_stack::Instant;
 use std::net::SocketAddr;
 
+/// SACK blocks, and TSval with TSecr, of one segment.
+type Said = (Vec<(u32, u32)>, Option<(u32, u32)>);
+
 const ISN: u32 = 5000;
 
 /// A client that offers everything, and a peer by hand.
@@ -40,7 +43,7 @@ impl Bench {
     }
 
     /// What the client says a millisecond later: each segment's SACK blocks, from our SYN on, and its timestamps.
-    fn said(&mut self) -> Vec<(Vec<(u32, u32)>, Option<(u32, u32)>)> {
+    fn said(&mut self) -> Vec<Said> {
         self.now = self.now.plus_micros(1000);
         self.wire.advance(self.now);
         self.station.turn(self.now);
