@@ -1,6 +1,7 @@
 //! TCP timestamps (RFC 7323): what goes into the option, what an echo means, and PAWS.
 
 use crate::Instant;
+use crate::wire::TcpOptions;
 
 /// How long a remembered timestamp may be compared with: 24 days, less than half the peer's number space at a tick of
 /// 1 ms (RFC 7323 5.5; Linux: `TCP_PAWS_24DAYS`).
@@ -91,6 +92,16 @@ impl Timestamps {
             sack: tsecr & 1 << 4 != 0,
             ecn: tsecr & 1 << 5 != 0,
         }
+    }
+}
+
+/// PAWS (RFC 7323 5.3) for a segment with these options, of a flow with these `stamps`. A segment without the option passes:
+/// the RFC would have it dropped, but there are peers whose keep-alives come without, and Linux takes them too.
+#[inline]
+pub(crate) fn is_old_duplicate(stamps: Option<&Timestamps>, now: Instant, said: &TcpOptions) -> bool {
+    match (stamps, said.timestamps) {
+        (Some(stamps), Some((tsval, _))) => stamps.is_old(now, tsval),
+        _ => false,
     }
 }
 

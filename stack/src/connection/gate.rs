@@ -7,6 +7,7 @@
 use super::{Connection, Env, Fate, Transmit};
 use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
 use crate::recovery::Ack;
+use crate::timestamps::is_old_duplicate;
 use crate::wire::{self, Flags, Segment, TcpOptions};
 use crate::{CloseReason, Instant, Queue};
 use arrayvec::ArrayVec;
@@ -39,7 +40,7 @@ impl<S> Connection<S> {
             return Fate::Live;
         }
         let options = options(segment, frame);
-        if !self.is_fresh(env.now, &options) {
+        if is_old_duplicate(self.stamps.as_ref(), env.now, &options) {
             env.world.counters.gate_paws += 1;
             self.challenge(env);
             return Fate::Live;
@@ -101,16 +102,6 @@ impl<S> Connection<S> {
         let left = i64::from(distance) + len >= -unacked;
         let right = i64::from(distance) <= self.rx.room() as i64;
         left && right
-    }
-
-    /// PAWS (RFC 7323 5.3). A segment without the option passes: the RFC would have it dropped, but there are peers whose
-    /// keep-alives come without, and Linux takes them too.
-    #[inline]
-    fn is_fresh(&self, now: Instant, options: &TcpOptions) -> bool {
-        match (&self.stamps, options.timestamps) {
-            (Some(stamps), Some((tsval, _))) => !stamps.is_old(now, tsval),
-            _ => true,
-        }
     }
 
     /// RFC 7323 4.3: what is echoed is the timestamp of the segment that our last ACK waited for, or of an older one.

@@ -4,12 +4,21 @@ use super::Shard;
 use super::ingress::Travel;
 use crate::app::App;
 use crate::limits::RX_SHIFT;
-use crate::syn::SynRecord;
-use crate::wire::{Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
+use crate::timestamps::{Timestamps, is_old_duplicate};
+use crate::wire::{Flags, LinkView, Outgoing, Segment, Template, tcp_options};
 use crate::{Instant, Queue};
 
 /// The window that our SYN|ACK offers, bytes.
 const WINDOW: u32 = u16::MAX as u32;
+
+/// What an ACK says that no connection sends.
+pub(super) struct Stand {
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    /// As it goes into the header.
+    pub(super) window: u16,
+    pub(super) stamps: Option<Timestamps>,
+}
 
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// A segment of a half-open connection.
@@ -47,7 +56,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.world.counters.gate_no_ack += 1;
         } else if segment.ack != record.iss.wrapping_add(1) {
             self.on_half_open_mismatch(now, queue, app, position, link, segment, bytes, travel);
-        } else if is_old(record, now, &said) {
+        } else if is_old_duplicate(record.stamps.as_ref(), now, &said) {
             self.world.counters.gate_paws += 1;
             self.challenge_half_open(now, queue, position);
         } else if distance > WINDOW {
@@ -98,24 +107,41 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     /// Says where we stand (RFC 9293 3.10.7.4, first check; RFC 5961), within limits.
     fn challenge_half_open(&mut self, now: Instant, queue: &mut Q, position: u32) {
-        if !self.ack_limit.allow(now) {
-            self.world.counters.challenge_limited += 1;
+        if !self.may_say_where_we_stand(now) {
             return;
         }
         let Some(record) = self.syn.record(position).cloned() else { return };
-        self.world.counters.challenge_acks += 1;
-        let option = record.stamps.map(|stamps| stamps.option(now));
         // RFC 7323 2.2: only a SYN says its window unscaled.
         let shift = if record.peer_shift.is_some() { RX_SHIFT } else { 0 };
-        let ack = Outgoing {
+        let stand = Stand {
             seq: record.iss.wrapping_add(1),
             ack: record.irs.wrapping_add(1),
-            flags: Flags::ACK,
             window: u16::MAX >> shift,
+            stamps: record.stamps,
+        };
+        self.say_where_we_stand(now, queue, &record.template, &stand);
+    }
+
+    /// Whether a flow that has no connection may send an ACK now, within a limit that all of them share.
+    pub(super) fn may_say_where_we_stand(&mut self, now: Instant) -> bool {
+        let allowed = self.ack_limit.allow(now);
+        self.world.counters.challenge_limited += u64::from(!allowed);
+        allowed
+    }
+
+    /// The ACK of a flow that has no connection.
+    pub(super) fn say_where_we_stand(&mut self, now: Instant, queue: &mut Q, template: &Template, stand: &Stand) {
+        self.world.counters.challenge_acks += 1;
+        let option = stand.stamps.map(|stamps| stamps.option(now));
+        let ack = Outgoing {
+            seq: stand.seq,
+            ack: stand.ack,
+            flags: Flags::ACK,
+            window: stand.window,
             options: option.as_ref().map_or(&[], |option| option),
             payload_len: 0,
         };
-        self.send_bare(queue, &record.template, &ack);
+        self.send_bare(queue, template, &ack);
     }
 
     /// The handshake's ACK: now the connection gets a socket, buffers and a session.
@@ -137,13 +163,5 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         };
         let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
         self.adopt(now, queue, app, &record, parts, link, segment, bytes);
-    }
-}
-
-/// PAWS (RFC 7323 5.3).
-fn is_old(record: &SynRecord, now: Instant, said: &TcpOptions) -> bool {
-    match (&record.stamps, said.timestamps) {
-        (Some(stamps), Some((tsval, _))) => stamps.is_old(now, tsval),
-        _ => false,
     }
 }

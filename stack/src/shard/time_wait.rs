@@ -1,10 +1,12 @@
 //! From connection to TIME-WAIT, and back (RFC 9293 3.6.1, RFC 6191, RFC 1337).
 
+use super::half_open::Stand;
 use super::{Flow, Shard};
 use crate::app::App;
 use crate::limits::TIMERS_PER_TURN;
+use crate::timestamps::is_old_duplicate;
 use crate::timewait::TimeWait;
-use crate::wire::{Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
+use crate::wire::{LinkView, Segment, TcpOptions, tcp_options};
 use crate::{Instant, Queue};
 
 /// TIME-WAIT must not be entered again with numbers the old connection used: this far beyond them a new one starts. More
@@ -29,9 +31,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return;
         }
         let said = tcp_options(segment.header(bytes));
-        let old = is_old(&record, now, &said);
+        // PAWS goes on behind the connection's end.
+        let old = is_old_duplicate(record.stamps.as_ref(), now, &said);
         if !old && flags.syn() && !flags.ack() && may_reopen(&record, segment, &said) {
-            self.forget_time_wait(position);
+            self.forget_flow(position, &record);
+            self.time_wait.remove(position);
             let iss = self.isn.isn(now, &segment.key);
             let beyond = record.snd_nxt.wrapping_add(STEP);
             let iss = if iss.wrapping_sub(record.snd_nxt) as i32 > 0 { iss } else { beyond };
@@ -46,39 +50,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         if !old && flags.fin() && segment.seq.wrapping_add(segment.sequence_len()) == record.rcv_nxt {
             self.time_wait.stay(position);
         }
-        self.answer_from_time_wait(now, queue, &record, link, segment);
-    }
-
-    fn answer_from_time_wait(
-        &mut self,
-        now: Instant,
-        queue: &mut Q,
-        record: &TimeWait,
-        link: &LinkView,
-        segment: &Segment,
-    ) {
-        if !self.ack_limit.allow(now) {
-            self.world.counters.challenge_limited += 1;
+        if !self.may_say_where_we_stand(now) {
             return;
         }
-        self.world.counters.challenge_acks += 1;
-        let option = record.stamps.map(|stamps| stamps.option(now));
-        let ack = Outgoing {
-            seq: record.snd_nxt,
-            ack: record.rcv_nxt,
-            flags: Flags::ACK,
-            window: u16::MAX,
-            options: option.as_ref().map_or(&[], |option| option),
-            payload_len: 0,
-        };
+        let stand = Stand { seq: record.snd_nxt, ack: record.rcv_nxt, window: u16::MAX, stamps: record.stamps };
         let template = self.template(link, segment);
-        self.send_bare(queue, &template, &ack);
-    }
-
-    fn forget_time_wait(&mut self, position: u32) {
-        let hash = self.flows.hash(&self.time_wait.record(position).key);
-        self.flows.remove(hash, Flow::TimeWait(position).pack());
-        self.time_wait.remove(position);
+        self.say_where_we_stand(now, queue, &template, &stand);
     }
 
     /// Remembers a connection that we closed first.
@@ -113,14 +90,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     fn forget_flow(&mut self, position: u32, record: &TimeWait) {
         let hash = self.flows.hash(&record.key);
         self.flows.remove(hash, Flow::TimeWait(position).pack());
-    }
-}
-
-/// PAWS (RFC 7323 5.3), which goes on behind the connection's end.
-fn is_old(record: &TimeWait, now: Instant, said: &TcpOptions) -> bool {
-    match (&record.stamps, said.timestamps) {
-        (Some(stamps), Some((tsval, _))) => stamps.is_old(now, tsval),
-        _ => false,
     }
 }
 
