@@ -232,7 +232,8 @@ fn near(source: &mut impl Source, at: i64, span: i64) -> i64 {
             4 => (1 << 31) + 1,
             5 => 3 << 30,
             6 => -(1 << 30) - 1,
-            _ => i64::from(source.long()),
+            // As a sequence number sees it: 2^32 further on is here, where the stream has other bytes.
+            _ => i64::from(source.long() as i32),
         },
     }
 }
