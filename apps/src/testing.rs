@@ -233,6 +233,20 @@ impl<A: App> Host<A> {
         }
     }
 
+    /// `n` bytes of what was sent are acknowledged, and no reference is given back until all of them are.
+    pub fn acknowledge_some(&mut self, n: usize) {
+        let wire = &mut self.wire;
+        let owned = n.min(wire.owned_in_flight);
+        wire.owned_in_flight -= owned;
+        wire.shared_in_flight -= (n - owned).min(wire.shared_in_flight);
+        if wire.shared_in_flight == 0 {
+            wire.references = 0;
+        }
+        if wire.fell_short && (owned > 0 || wire.references == 0) {
+            self.run();
+        }
+    }
+
     /// Moves time on to `to` and fires the deadlines on the way.
     pub fn advance_to(&mut self, to: Instant) {
         for _ in 0..100_000 {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, DATE, answers, ask, config, get, http, in_all_shapes, site};
+use common::{Answer, DATE, answers, ask, config, get, http, in_all_shapes, router, site};
 use khamsin::http::{Http, HttpConfig, Response, Router, Site};
 use khamsin::testing::{Host, Shape, converse};
 use khamsin_stack::{CloseReason, Stream};
@@ -245,6 +245,80 @@ fn a_reader_that_stops_is_reset_and_one_that_crawls_is_not() {
         }
         assert_eq!(host.wire.is_aborted(), !crawls);
         assert_eq!(host.app.stats().stalled, u64::from(!crawls));
+    }
+}
+
+#[test]
+fn a_body_that_drips_gets_little_more_time_than_one_that_stops() {
+    let site = site();
+    // Collected, echoed, thrown away.
+    for (target, status) in [("/show", 408), ("/echo", 200), ("/none", 404)] {
+        for (bytes, seconds, passes) in
+            [(1, 1, false), (200, 1, false), (1, 29, false), (240, 1, true), (2400, 10, true)]
+        {
+            let mut host = Host::open(
+                Http::new(HttpConfig { body_max: 1 << 20, ..config() }, site.clone(), router()),
+                Shape::WHOLE,
+            );
+            host.deliver(format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").as_bytes());
+            let mut ended_s = None;
+            for second in (0..600).step_by(seconds) {
+                host.advance_ms(seconds as u64 * 1000);
+                if host.wire.is_shut() {
+                    ended_s = ended_s.or(Some(second));
+                    break;
+                }
+                host.deliver(&vec![b'x'; bytes]);
+            }
+            let what = format!("{bytes} bytes in {seconds} s to {target}");
+            assert_eq!(ended_s.is_none(), passes, "{what}: ended after {ended_s:?}");
+            assert_eq!(host.app.stats().timed_out, u64::from(!passes), "{what}");
+            if bytes == 1 {
+                assert!(ended_s < Some(31), "{what}: ended after {ended_s:?}");
+            }
+            if !passes && target != "/echo" {
+                assert_eq!(answers(host.wire.output(), &[])[0].status, status, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_body_that_waits_for_its_own_echo_is_not_late() {
+    let site = site();
+    let app = Http::new(HttpConfig { spill_max: 1000, ..config() }, site, router());
+    let mut host = Host::open(app, Shape { window: 20_000, ..Shape::WHOLE });
+    host.reader = false;
+    host.deliver(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    host.deliver(&[b'x'; 60_000]);
+    for _ in 0..2 {
+        // 400 bytes a second, which is all that lets more of the body in.
+        host.advance_ms(50_000);
+        host.acknowledge_some(20_000);
+        assert!(!host.wire.is_shut() && !host.wire.is_aborted());
+    }
+    assert_eq!(host.app.stats().timed_out + host.app.stats().stalled, 0);
+}
+
+#[test]
+fn a_reader_that_drips_is_reset() {
+    let site = site();
+    // A file by reference, many of them, an echo that found no room: taken a little at a time.
+    let echo = [&b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 40000\r\n\r\n"[..], &[b'x'; 40_000]].concat();
+    let get = b"GET /big.bin HTTP/1.1\r\nHost: h\r\n\r\n".to_vec();
+    for input in [get.clone(), get.repeat(5), echo] {
+        for (bytes, passes) in [(1, false), (200, false), (250, true)] {
+            let mut host = Host::open(http(&site), Shape { window: 3000, references: 1, ..Shape::WHOLE });
+            host.reader = false;
+            host.deliver(&input);
+            for _ in 0..150 {
+                host.advance_ms(1000);
+                host.acknowledge_some(bytes);
+            }
+            let what = format!("{bytes} bytes a second of {}", String::from_utf8_lossy(&input[..20]));
+            assert_eq!(!host.wire.is_aborted(), passes, "{what}");
+            assert_eq!(host.app.stats().stalled, u64::from(!passes), "{what}");
+        }
     }
 }
 

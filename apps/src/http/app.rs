@@ -13,6 +13,7 @@ use super::session::{HttpSession, State};
 use super::site::Site;
 use super::{HEAD_MAX, HttpConfig, HttpStats, LINE_MAX, REQUESTS_PER_READY};
 use core::mem::MaybeUninit;
+use core::time::Duration;
 use khamsin_stack::{App, CloseReason, Content, Instant, Listener, Stream};
 use memchr::memchr;
 use std::net::SocketAddr;
@@ -166,9 +167,9 @@ impl Http {
 
     /// Answers, as far as it can be done now; what cannot becomes an exchange.
     pub(super) fn begin(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream, plan: Plan) {
-        session.since = now;
+        (session.since, session.level) = (now, 0);
         self.stats.refused += u64::from(!plan.sound);
-        let mut exchange = Exchange::new(Body::new(plan.framing), plan.conn);
+        let mut exchange = Exchange::new(Body::new(plan.framing), plan.conn, self.core.config.body_timeout);
         self.stats.requests += u64::from(plan.sound);
         if plan.interim {
             exchange.out.put(stream, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -206,11 +207,11 @@ impl Http {
             return false;
         };
         self.stats.requests += 1;
-        session.since = now;
+        (session.since, session.level) = (now, 0);
         let (start, block) = (self.core.preambles.ok(conn), file.block());
         let sent = send_pair(stream, start, block);
         if sent < start.len() + block.len() {
-            let mut exchange = Exchange::new(Body::Done, conn);
+            let mut exchange = Exchange::new(Body::Done, conn, Duration::ZERO);
             exchange.out.put(stream, start.get(sent..).unwrap_or(&[]));
             exchange.out.put(stream, &block[sent.saturating_sub(start.len())..]);
             self.hold(session, stream, exchange);
@@ -221,9 +222,10 @@ impl Http {
     }
 
     /// Keeps an exchange that could not be ended at once.
-    fn hold(&mut self, session: &mut HttpSession, stream: &impl Stream, exchange: Exchange) {
+    fn hold(&mut self, session: &mut HttpSession, stream: &impl Stream, mut exchange: Exchange) {
+        exchange.settle(session.since, &self.core.config);
         self.buffered += exchange.held();
-        session.level = stream.unacknowledged();
+        session.level = stream.unacknowledged() + exchange.waiting();
         session.state = State::Exchange(Box::new(exchange));
     }
 

@@ -2,13 +2,14 @@
 
 use super::app::{Http, finish};
 use super::body::{Body, Piece};
+use super::pace::Pace;
 use super::parse::{Framing, Refusal};
 use super::plan::{Plan, asks_for_head, too_large};
 use super::reply::{Conn, Length, push};
 use super::response::Response;
 use super::session::{HttpSession, State};
 use super::spill::Spill;
-use super::{DISCARD_MAX, STEP, builtin};
+use super::{DISCARD_MAX, HttpConfig, STEP, builtin};
 use core::ops::Range;
 use core::time::Duration;
 use khamsin_stack::{Content, Instant, Stream};
@@ -27,6 +28,9 @@ pub(crate) struct Exchange {
     pub(super) shared: Option<(Content, Range<usize>)>,
     /// What is still to come of the request.
     body: Body,
+    pace: Pace,
+    /// Bytes of the body that came since the peer's progress was last looked at.
+    came: u64,
     pub(super) task: Task,
     pub(super) conn: Conn,
 }
@@ -45,8 +49,9 @@ pub(crate) enum Task {
 }
 
 impl Exchange {
-    pub(super) fn new(body: Body, conn: Conn) -> Self {
-        Exchange { out: Spill::default(), shared: None, body, task: Task::Answered { discarded: 0 }, conn }
+    pub(super) fn new(body: Body, conn: Conn, body_timeout: Duration) -> Self {
+        let (pace, task) = (Pace::new(body_timeout), Task::Answered { discarded: 0 });
+        Exchange { out: Spill::default(), shared: None, body, pace, came: 0, task, conn }
     }
 
     /// Whether nothing is left to do.
@@ -68,9 +73,20 @@ impl Exchange {
         self.out.is_empty() && self.shared.is_none()
     }
 
+    /// Bytes of the answer that have not been handed to the stream.
+    pub(super) fn waiting(&self) -> u64 {
+        (self.out.len() + self.shared.as_ref().map_or(0, |(_, range)| range.len())) as u64
+    }
+
     /// Whether it is the peer's turn to send.
     fn is_waiting_for_body(&self) -> bool {
         self.is_flushed() && !self.body.is_done()
+    }
+
+    /// Settles what the peer has left of its time for the body.
+    pub(super) fn settle(&mut self, now: Instant, config: &HttpConfig) {
+        let turn = self.is_waiting_for_body();
+        self.came += self.pace.settle(now, turn, config.body_timeout, config.rate_min);
     }
 
     /// Sends what there is room for. True when something went.
@@ -154,6 +170,7 @@ impl Http {
     pub(super) fn exchange(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) -> bool {
         let State::Exchange(mut exchange) = core::mem::replace(&mut session.state, State::Idle) else { return true };
         self.buffered -= exchange.held();
+        let was_waiting = exchange.is_waiting_for_body();
         let flushed = exchange.flush(stream);
         let read = match exchange.task {
             Task::Answered { .. } => discard(stream, &mut exchange),
@@ -167,12 +184,14 @@ impl Http {
                 false
             }
         };
-        if flushed || read {
+        exchange.settle(now, &self.core.config);
+        // How quickly the peer takes the answer, and sends on meanwhile, is looked at from one deadline to the next (`expire`).
+        if exchange.is_over() || was_waiting && !exchange.is_waiting_for_body() {
             session.since = now;
+            session.level = stream.unacknowledged() + exchange.waiting();
+            exchange.came = 0;
         }
-        session.level = stream.unacknowledged();
         if exchange.is_over() {
-            session.since = now;
             if exchange.conn == Conn::Close {
                 finish(now, session, stream);
             }
@@ -184,7 +203,7 @@ impl Http {
     }
 
     fn collect(&mut self, stream: &mut impl Stream, exchange: &mut Exchange) -> bool {
-        let Exchange { body, task: Task::Collect { head, body: collected }, .. } = exchange else { return false };
+        let Exchange { body, pace, task: Task::Collect { head, body: collected }, .. } = exchange else { return false };
         let config = &self.core.config;
         let (mut sound, mut fits) = (true, true);
         let n = stream.recv(|bytes| {
@@ -200,6 +219,7 @@ impl Http {
             sound = read.is_ok();
             read.unwrap_or(bytes.len())
         });
+        pace.credit(n);
         let response = if !fits {
             too_large()
         } else if !sound {
@@ -252,6 +272,7 @@ impl Http {
             sound = read.is_ok();
             read.unwrap_or(bytes.len())
         });
+        exchange.pace.credit(n);
         exchange.out.put(stream, scratch);
         if exchange.body.is_done() {
             exchange.answered(true);
@@ -265,7 +286,9 @@ impl Http {
     /// Asks for a deadline where the one asked for is later than what is needed.
     #[inline]
     pub(super) fn arm(&self, session: &mut HttpSession, stream: &mut impl Stream) {
-        let mut due = session.since + self.patience(session, stream.unacknowledged() > 0);
+        let unacknowledged = stream.unacknowledged();
+        session.level = session.level.max(unacknowledged);
+        let mut due = self.due(session, unacknowledged > 0);
         if let State::Exchange(exchange) = &session.state
             && let Task::Events { next, .. } = exchange.task
         {
@@ -277,37 +300,29 @@ impl Http {
         }
     }
 
-    /// How long the peer may do nothing.
+    /// Until when the peer must have done its part.
     #[inline]
-    fn patience(&self, session: &HttpSession, unacknowledged: bool) -> Duration {
+    fn due(&self, session: &HttpSession, unacknowledged: bool) -> Instant {
         let config = &self.core.config;
-        match &session.state {
+        let patience = match &session.state {
             State::Idle if unacknowledged => config.stall_timeout,
             State::Idle => config.idle_timeout,
             State::Head(_) => config.header_timeout,
-            State::Exchange(exchange) => match exchange.task {
-                Task::Events { .. } if !unacknowledged => FOREVER,
-                _ if exchange.is_waiting_for_body() => config.body_timeout,
+            State::Exchange(exchange) => match (&exchange.task, exchange.pace.deadline()) {
+                (Task::Events { .. }, _) if !unacknowledged => FOREVER,
+                (_, Some(deadline)) => return deadline,
                 _ => config.stall_timeout,
             },
             State::Lingering => config.linger_timeout,
-        }
+        };
+        session.since + patience
     }
 
     /// A deadline has come, perhaps one that was put off meanwhile.
     pub(super) fn expire(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) {
         let level = stream.unacknowledged();
-        let due_from_peer = match &session.state {
-            State::Head(_) => true,
-            State::Exchange(exchange) => exchange.is_waiting_for_body(),
-            State::Idle | State::Lingering => false,
-        };
-        if level != session.level && !due_from_peer {
-            // The peer has taken something since, or something was sent; when is not known, so let it be now.
-            session.since = now;
-        }
-        session.level = level;
-        let over = session.since + self.patience(session, level > 0) <= now;
+        self.renew(now, session, level);
+        let over = self.due(session, level > 0) <= now;
         if let State::Exchange(exchange) = &mut session.state
             && let Task::Events { .. } = exchange.task
         {
@@ -343,6 +358,35 @@ impl Http {
         }
     }
 
+    /// Gives a peer that has taken enough, of which `unacknowledged` bytes are on the way still, another time.
+    fn renew(&self, now: Instant, session: &mut HttpSession, unacknowledged: u64) {
+        let config = &self.core.config;
+        let due = self.due(session, unacknowledged > 0);
+        let asked = |timeout: Duration| (u64::from(config.rate_min) * timeout.as_secs()).max(1);
+        let (mut left, mut progress) = (unacknowledged, session.level.saturating_sub(unacknowledged));
+        let renewed = match &mut session.state {
+            State::Head(_) => return,
+            // An event is short, and the next may be far.
+            State::Exchange(exchange) if matches!(exchange.task, Task::Events { .. }) => session.level != left,
+            State::Exchange(exchange) if exchange.is_waiting_for_body() => return,
+            _ if due > now => return,
+            State::Exchange(exchange) => {
+                left += exchange.waiting();
+                let came = core::mem::take(&mut exchange.came);
+                // What came is progress, and is in what is left where it is sent back.
+                progress = (session.level + 2 * came).saturating_sub(left);
+                left == 0 || progress >= asked(config.stall_timeout)
+            }
+            State::Idle => progress >= asked(config.stall_timeout),
+            State::Lingering => left == 0 && progress > 0 || progress >= asked(config.linger_timeout),
+        };
+        if renewed {
+            // When it was is not known, so let it be now.
+            session.since = now;
+        }
+        session.level = left;
+    }
+
     fn next_event(&mut self, now: Instant, session: &mut HttpSession, stream: &mut impl Stream) {
         let State::Exchange(mut exchange) = core::mem::replace(&mut session.state, State::Idle) else { return };
         self.buffered -= exchange.held();
@@ -375,7 +419,7 @@ impl Http {
 
 /// Throws away what is left of a body, up to a bound.
 fn discard(stream: &mut impl Stream, exchange: &mut Exchange) -> bool {
-    let Exchange { body, task: Task::Answered { discarded }, conn, .. } = exchange else { return false };
+    let Exchange { body, pace, task: Task::Answered { discarded }, conn, .. } = exchange else { return false };
     if body.is_done() {
         return false;
     }
@@ -386,6 +430,7 @@ fn discard(stream: &mut impl Stream, exchange: &mut Exchange) -> bool {
         read.unwrap_or(bytes.len())
     });
     *discarded += n as u64;
+    pace.credit(n);
     if !sound || *discarded > DISCARD_MAX || stream.finished() && !body.is_done() {
         (*body, *conn) = (Body::Done, Conn::Close);
     }

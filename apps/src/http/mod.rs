@@ -13,6 +13,7 @@ mod conditional;
 mod date;
 mod exchange;
 mod loader;
+mod pace;
 mod page;
 mod parse;
 mod plan;
@@ -61,10 +62,15 @@ pub struct HttpConfig {
     pub header_timeout: Duration,
     /// Time without a request after which a connection is closed.
     pub idle_timeout: Duration,
-    /// Time without a byte of a request body that is due; then 408.
+    /// Time that a request body may be late; then 408. Each byte makes up for its share of a second at `rate_min`, but
+    /// never for more than this.
     pub body_timeout: Duration,
-    /// Time in which a peer acknowledges nothing of what it asked for; then the connection is reset.
+    /// Time in which a peer is to take all of what it asked for, or as much as `rate_min` asks; then the connection is
+    /// reset.
     pub stall_timeout: Duration,
+    /// Least rate at which a peer is to send a request body, and to take an answer, in bytes a second; 0: a single byte
+    /// is enough for another timeout.
+    pub rate_min: u32,
     /// Time that a closed connection waits for the peer to close too; then it is reset.
     pub linger_timeout: Duration,
     /// Largest request body that is collected for a callback, in bytes; more is 413.
@@ -84,6 +90,8 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
+            // What Windows' HTTP server and Kestrel ask for, half of what Apache's mod_reqtimeout does: slower than any modem.
+            rate_min: 240,
             linger_timeout: Duration::from_secs(30),
             body_max: 1 << 20,
             spill_max: 16 << 20,

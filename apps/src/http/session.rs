@@ -8,11 +8,11 @@ use khamsin_stack::Instant;
 #[derive(Debug)]
 pub struct HttpSession {
     pub(crate) state: State,
-    /// When the peer last did what is waited for; a head counts from its first byte.
+    /// Since when the peer's progress counts; a head counts from its first byte.
     pub(crate) since: Instant,
     /// The deadline that the stream was asked for, or [`Instant::FAR_FUTURE`].
     pub(crate) due: Instant,
-    /// What was unacknowledged when it was last looked at, in bytes: a peer that takes any of it is alive.
+    /// What the peer had to take then, or at most since then, in bytes.
     pub(crate) level: u64,
 }
 

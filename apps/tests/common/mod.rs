@@ -55,10 +55,12 @@ pub fn config() -> HttpConfig {
     HttpConfig { unix_at_zero_us: UNIX_AT_ZERO_US, body_max: 1000, ..HttpConfig::default() }
 }
 
+pub fn router() -> Router {
+    Router::builtin().route("/show", show).prefix("/tree/", |r| Response::text(format!("tree {}", r.path())))
+}
+
 pub fn http(site: &Site) -> Http {
-    let router =
-        Router::builtin().route("/show", show).prefix("/tree/", |r| Response::text(format!("tree {}", r.path())));
-    Http::new(config(), site.clone(), router)
+    Http::new(config(), site.clone(), router())
 }
 
 /// One answer.

@@ -93,6 +93,7 @@ impl Server {
     pub fn new(files: &Files, impatient: bool, records: Rc<RefCell<Records>>) -> Server {
         let mut config = HttpConfig { unix_at_zero_us: 1_800_000_000_000_000, ..HttpConfig::default() };
         if !impatient {
+            config.rate_min = 0;
             for timeout in [
                 &mut config.header_timeout,
                 &mut config.idle_timeout,
