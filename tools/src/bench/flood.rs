@@ -1,11 +1,11 @@
 //! A SYN flood from forged sources beside honest clients.
 //!
-//! Honest clients open a connection for each request, at a fixed rate; the flood sends a multiple of that rate in SYNs from
-//! random addresses of 198.18.0.0/15 and random ports. Rounds with and without it take turns. Sender and clients run on the
-//! same machine as the server, so the rate is to leave it room: the bar is about what the server turns away, not about the
-//! cores that the flood itself takes.
+//! Honest clients open a connection for each request and open the next as soon as they have the answer; the flood sends SYNs
+//! from random addresses of 198.18.0.0/15 and random ports. Rounds without a flood, with one that goes nowhere, and with one
+//! that reaches the server take turns. The server has one core, and clients and flood the other: what the flood takes from the
+//! clients by being *made* is what the round with the flood that goes nowhere shows, and the bar is about the rest.
 
-use crate::paced::{Outcome, Paced, drive};
+use crate::paced::{Outcome, Paced, drive, stay_on};
 use crate::{machine, median};
 use anyhow::{Context, Result, anyhow};
 use khamsin_drivers::af_packet;
@@ -25,20 +25,37 @@ use std::time::Duration;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct FloodOptions {
-    /// Honest requests a second, each over a new connection
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(16..=100_000))]
-    rate: u32,
-    /// SYNs for each of them
+    /// SYNs a second; those of `--times` beside it
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    syns: u32,
+    /// SYNs for each connection that the honest clients open while there is no flood
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     times: u32,
+    /// Honest connections a second instead of as many as there can be
+    #[arg(long, value_parser = clap::value_parser!(u32).range(16..=100_000))]
+    rate: Option<u32>,
     /// Seconds of each round
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Rounds without and with the flood
+    /// Rounds of each kind
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
 
+/// Where a flood goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Aim {
+    Server,
+    /// Over a link of its own to where nobody listens.
+    Nowhere,
+}
+
+/// Both ends of the link to nowhere, and an address that neither has.
+const SINK_LINKS: (&str, &str) = ("khx0", "khx1");
+const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
+/// The server's core, and that of clients and flood.
+const SERVER_CORE: usize = 1;
+const CLIENT_CORE: usize = 0;
 /// Address of the flood's own packet socket; nothing is ever sent from or to it.
 const SENDER: Ipv4Addr = Ipv4Addr::new(198, 19, 255, 254);
 const BAR: f64 = 0.9;
@@ -49,16 +66,17 @@ const BAR: f64 = 0.9;
 /// The server does not start, or the flood cannot be sent.
 pub(crate) fn measure(options: &FloodOptions) -> Result<()> {
     let _ = rustix::process::nice(-15);
+    let rate = options.rate.map_or("as many honest connections as there can be".to_owned(), |r| {
+        format!("{r} honest connections a second")
+    });
     println!(
-        "{} honest connections a second, {} SYNs, on {}\n",
-        options.rate,
-        options.rate * options.times,
+        "{rate}, server on core {SERVER_CORE}, clients and flood on core {CLIENT_CORE}, {}\n",
         machine::description()
     );
     println!(
-        "| server | requests/s without | with | ratio | bar | p99 without, ms | with | SYNs/s sent | rounds | load |"
+        "| server | flood | SYNs/s that came out | requests/s without | flood to nowhere | flood | flood / nowhere | bar | flood / without | p99 without, ms | nowhere | flood | failed | rounds | load |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for rung in [Rung::XdpNative, Rung::Packet, Rung::EpollLevel] {
         one_rung(rung, options).with_context(|| format!("flood, {rung}"))?;
     }
@@ -68,51 +86,76 @@ pub(crate) fn measure(options: &FloodOptions) -> Result<()> {
 fn one_rung(rung: Rung, options: &FloodOptions) -> Result<()> {
     let (bed, pages) = (rung.bed()?, Pages::new()?);
     bed.client().sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
+    bed.client().sysctl("net.ipv4.tcp_tw_reuse", "1")?;
+    bed.server.sysctl("net.core.somaxconn", "8192")?;
+    bed.server.sysctl("net.ipv4.tcp_max_syn_backlog", "8192")?;
+    let (sink, end) = SINK_LINKS;
+    bed.client().ip(&["link", "add", sink, "type", "veth", "peer", "name", end])?;
+    for link in [sink, end] {
+        bed.client().ip(&["link", "set", link, "up"])?;
+    }
     // Answers to forged sources have a way to go, for either stack.
     bed.server.ip(&["route", "add", "default", "via", CLIENT_V4])?;
     let more = if rung.has_own_stack() { &["--gateway", CLIENT_V4][..] } else { &[] };
-    let _server = Server::with(rung, &bed, pages.path(), more)?;
+    let server = Server::with(rung, &bed, pages.path(), more)?;
+    let pin = ["-a", "-p", "-c", &SERVER_CORE.to_string(), &server.id().to_string()];
+    bed.server.run("taskset", &pin, Duration::from_secs(5))?;
     let address = SocketAddr::new(rung.v4().parse()?, 80);
-    let load = Paced { per_s: options.rate, time: Duration::from_secs(options.seconds), new_connections: true };
-    // Both ends know each other before the first round.
-    drive(bed.client(), address, Paced { time: Duration::from_millis(300), ..load })?;
-    let (mut quiet, mut flooded, mut sent) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        quiet.push(drive(bed.client(), address, load)?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let flood = start_flood(&bed, rung, options.rate * options.times, Arc::clone(&stop))?;
-        let outcome = drive(bed.client(), address, load);
-        stop.store(true, Ordering::Relaxed);
-        let rate = flood.join().map_err(|_| anyhow!("the flood panicked"))???;
-        flooded.push(outcome?);
-        sent.push(rate);
+    let time = Duration::from_secs(options.seconds);
+    let load = Paced { per_s: options.rate, time, new_connections: true, core: Some(CLIENT_CORE) };
+    // Both ends know each other before the first round, and it is known what ten times as much is.
+    let first = drive(bed.client(), address, Paced { time: Duration::from_secs(2), ..load })?;
+    for syns in [options.syns, (first.rate() * f64::from(options.times)) as u32] {
+        let (mut quiet, mut nowhere, mut flooded, mut sent) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..options.rounds {
+            quiet.push(drive(bed.client(), address, load)?);
+            nowhere.push(under_flood(&bed, rung, address, load, syns, Aim::Nowhere)?.0);
+            let (outcome, rate) = under_flood(&bed, rung, address, load, syns, Aim::Server)?;
+            flooded.push(outcome);
+            sent.push(rate);
+        }
+        let of = |outcomes: &[Outcome], figure: fn(&Outcome) -> f64| median(outcomes.iter().map(figure));
+        let [without, idle, with] = [&quiet, &nowhere, &flooded].map(|o| of(o, Outcome::rate));
+        let [p99, idle_p99, with_p99] = [&quiet, &nowhere, &flooded].map(|o| of(o, |o| o.latency_us(0.99) / 1e3));
+        println!(
+            "| {rung} | {syns} | {:.0} | {without:.0} | {idle:.0} | {with:.0} | {:.3} | >= {BAR} | {:.3} | {p99:.2} | {idle_p99:.2} | {with_p99:.2} | {} | {} | {} |",
+            median(sent.into_iter()),
+            with / idle,
+            with / without,
+            flooded.iter().map(|o| o.failed).sum::<u64>(),
+            options.rounds,
+            machine::load()?
+        );
     }
-    let of = |outcomes: &[Outcome], figure: fn(&Outcome) -> f64| median(outcomes.iter().map(figure));
-    let (without, with) = (of(&quiet, Outcome::rate), of(&flooded, Outcome::rate));
-    let p99 = |outcomes: &[Outcome]| of(outcomes, |o| o.latency_us(0.99) / 1e3);
-    println!(
-        "| {rung} | {without:.0} | {with:.0} | {:.3} | >= {BAR} | {:.2} | {:.2} | {:.0} | {} | {} |",
-        with / without,
-        p99(&quiet),
-        p99(&flooded),
-        median(sent.into_iter()),
-        options.rounds,
-        machine::load()?
-    );
     Ok(())
+}
+
+/// One round beside a flood of `syns` a second; with the rate that the flood reached.
+fn under_flood(bed: &Bed, rung: Rung, address: SocketAddr, load: Paced, syns: u32, aim: Aim) -> Result<(Outcome, f64)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = start_flood(bed, rung, syns, aim, Arc::clone(&stop))?;
+    let outcome = drive(bed.client(), address, load);
+    stop.store(true, Ordering::Relaxed);
+    let rate = flood.join().map_err(|_| anyhow!("the flood panicked"))???;
+    Ok((outcome?, rate))
 }
 
 type Flooding = std::thread::JoinHandle<Result<Result<f64>>>;
 
 /// Sends `per_s` SYNs a second from inside the client's namespace until told to stop; gives the rate that it reached.
-fn start_flood(bed: &Bed, rung: Rung, per_s: u32, stop: Arc<AtomicBool>) -> Result<Flooding> {
+fn start_flood(bed: &Bed, rung: Rung, per_s: u32, aim: Aim, stop: Arc<AtomicBool>) -> Result<Flooding> {
     let server_mac = bed.server.enter(|| link::by_name(SERVER_LINK))??.mac;
     let server: Ipv4Addr = rung.v4().parse()?;
     bed.client().spawn(move || {
-        let mac = link::by_name(CLIENT_LINK)?.mac;
-        let config = af_packet::Config::new(CLIENT_LINK, [IpAddr::from(SENDER)]);
+        stay_on(Some(CLIENT_CORE))?;
+        let (name, dst) = match aim {
+            Aim::Server => (CLIENT_LINK, server_mac),
+            Aim::Nowhere => (SINK_LINKS.0, NOBODY),
+        };
+        let mac = link::by_name(name)?.mac;
+        let config = af_packet::Config::new(name, [IpAddr::from(SENDER)]);
         let mut queue = af_packet::open(&config, 1)?.pop().context("one queue was asked for")?;
-        let link = LinkHeader { dst: server_mac, src: mac, vlan: VlanTags::default() };
+        let link = LinkHeader { dst, src: mac, vlan: VlanTags::default() };
         let start = Clock.now();
         let mut sent = 0u64;
         let mut random = 0x9e37_79b9_7f4a_7c15u64;

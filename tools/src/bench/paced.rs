@@ -1,4 +1,5 @@
-//! Clients that ask at a given rate, whatever the server makes of it: what it does not answer in time is missing.
+//! Clients that ask at a given rate, whatever the server makes of it, and what it does not answer in time is missing; or
+//! clients that ask again as soon as they are answered.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use khamsin_drivers::clock::Clock;
@@ -17,11 +18,13 @@ const THREADS: u64 = 16;
 /// What to ask for, and how often.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paced {
-    /// Requests a second, over all threads.
-    pub(crate) per_s: u32,
+    /// Requests a second, over all threads; `None`: each thread asks as soon as it has its answer.
+    pub(crate) per_s: Option<u32>,
     pub(crate) time: Duration,
     /// Each request over a connection of its own, handshake included in its latency.
     pub(crate) new_connections: bool,
+    /// The core that all threads run on.
+    pub(crate) core: Option<usize>,
 }
 
 /// What came of it.
@@ -47,21 +50,35 @@ impl Outcome {
     }
 }
 
+/// Keeps the calling thread on one core.
+///
+/// # Errors
+/// There is no such core.
+pub(crate) fn stay_on(core: Option<usize>) -> Result<()> {
+    let Some(core) = core else { return Ok(()) };
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    rustix::thread::sched_setaffinity(None, &cores).with_context(|| format!("run on core {core}"))
+}
+
 /// Asks `server` for `/small` from inside `netns`.
 ///
 /// # Errors
 /// The threads cannot work there. That requests fail is no error but counted.
 pub(crate) fn drive(netns: &Netns, server: SocketAddr, load: Paced) -> Result<Outcome> {
     let start = Clock.now().plus_micros(20_000);
-    let gap_us = 1_000_000 * THREADS / u64::from(load.per_s);
+    let gap_us = load.per_s.map_or(0, |per_s| 1_000_000 * THREADS / u64::from(per_s));
     let mut threads = Vec::new();
     for number in 0..THREADS {
         let first = start.plus_micros(gap_us * number / THREADS);
-        threads.push(netns.spawn(move || one_thread(server, load, first, gap_us))?);
+        threads.push(netns.spawn(move || {
+            stay_on(load.core)?;
+            anyhow::Ok(one_thread(server, load, first, gap_us))
+        })?);
     }
     let mut all = Outcome { time: load.time, ..Outcome::default() };
     for thread in threads {
-        let outcome = thread.join().map_err(|_| anyhow!("a client panicked"))??;
+        let outcome = thread.join().map_err(|_| anyhow!("a client panicked"))???;
         all.latencies_us.extend(outcome.latencies_us);
         all.failed += outcome.failed;
     }
@@ -75,9 +92,12 @@ fn one_thread(server: SocketAddr, load: Paced, first: Instant, gap_us: u64) -> O
     let end = first + load.time;
     let mut due = first;
     while due < end {
+        if gap_us == 0 {
+            due = Clock.now().max(first);
+        }
         thread::sleep(due.since(Clock.now()));
         // A thread that fell behind by more than the time that is left asks no more: what was due is missing.
-        if Clock.now() >= end {
+        if Clock.now() >= end && gap_us > 0 {
             outcome.failed += end.micros_since(due).div_ceil(gap_us);
             return outcome;
         }
@@ -145,8 +165,10 @@ mod tests {
         let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let server = held.local_addr().unwrap();
         drop(held);
-        let load = Paced { per_s: 1600, time: Duration::from_millis(50), new_connections: true };
+        let load = Paced { per_s: Some(1600), time: Duration::from_millis(50), new_connections: true, core: None };
         let outcome = one_thread(server, load, Clock.now(), 10_000);
         assert_eq!((outcome.failed, outcome.latencies_us.len()), (5, 0));
+        let outcome = one_thread(server, Paced { per_s: None, ..load }, Clock.now(), 0);
+        assert!(outcome.failed > 5, "nobody waits in a closed loop: {}", outcome.failed);
     }
 }

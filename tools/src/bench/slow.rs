@@ -1,4 +1,8 @@
 //! Slow attacks: thousands of connections that send or read a byte now and then, beside clients in a hurry.
+//!
+//! Attackers come in over as long as the server gives a request head, so that what it ends it does not end at once, and rounds
+//! last longer than that. Whatever it ends is opened again as soon as that shows; how many connections stand is what the
+//! attackers' kernel says, once a second all through the measurement.
 
 use crate::paced::{Outcome, Paced, drive};
 use crate::{machine, median};
@@ -10,8 +14,11 @@ use khamsin_tools::pages::Pages;
 use khamsin_tools::rung::Rung;
 use khamsin_tools::server::Server;
 use khamsin_tools::socket::connect_as;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,9 +32,12 @@ pub(crate) struct SlowOptions {
     /// Requests a second of the other clients, over connections that they keep
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(16..=100_000))]
     rate: u32,
-    /// Seconds of each round
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    /// Seconds of each round; fewer than 11 are over before the first request head is
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
+    /// Seconds in which the attackers come in
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    coming_in: u64,
     /// Rounds without and with each attack
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -83,9 +93,9 @@ pub(crate) fn measure(options: &SlowOptions) -> Result<()> {
         machine::description()
     );
     println!(
-        "| server | attack | p99 without, ms | with | ratio | bar | p50 without, ms | with | failed | connections held | opened again | rounds | load |"
+        "| server | attack | p99 without, ms | with | ratio | bar | p50 without, ms | with | failed | connections held, least | median | opened again | rounds | load |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for rung in [Rung::XdpNative, Rung::Packet, Rung::EpollLevel] {
         for attack in [Attack::Header, Attack::Body, Attack::Read] {
             one_attack(rung, attack, options).with_context(|| format!("{}, {rung}", attack.name()))?;
@@ -102,31 +112,64 @@ fn one_attack(rung: Rung, attack: Attack, options: &SlowOptions) -> Result<()> {
     bed.server.sysctl("net.core.somaxconn", "8192")?;
     let _server = Server::with(rung, &bed, pages.path(), &[])?;
     let address = SocketAddr::new(rung.v4().parse()?, 80);
-    let load = Paced { per_s: options.rate, time: Duration::from_secs(options.seconds), new_connections: false };
+    let time = Duration::from_secs(options.seconds);
+    let load = Paced { per_s: Some(options.rate), time, new_connections: false, core: None };
     drive(bed.client(), address, Paced { time: Duration::from_millis(300), ..load })?;
     let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
-    let (mut held, mut again) = (u64::MAX, 0);
+    let (mut held, mut again) = (Vec::new(), 0);
     for _ in 0..options.rounds {
         quiet.push(drive(bed.client(), address, load)?);
-        let attackers = Attackers::start(&bed, address, attack, options.connections)?;
+        let attackers = Attackers::start(&bed, address, attack, options)?;
+        let census = start_census(&bed, time)?;
         let outcome = drive(bed.client(), address, load);
-        held = held.min(attackers.shared.held.load(Ordering::Relaxed));
+        held.extend(census.join().map_err(|_| anyhow!("the census panicked"))???);
         again += attackers.stop()?;
         attacked.push(outcome?);
     }
     let of = |outcomes: &[Outcome], q: f64| median(outcomes.iter().map(|o| o.latency_us(q) / 1e3));
     let (without, with) = (of(&quiet, 0.99), of(&attacked, 0.99));
     println!(
-        "| {rung} | {} | {without:.2} | {with:.2} | {:.2} | <= {BAR} | {:.2} | {:.2} | {} | {held} | {again} | {} | {} |",
+        "| {rung} | {} | {without:.2} | {with:.2} | {:.2} | <= {BAR} | {:.2} | {:.2} | {} | {:.0} | {:.0} | {again} | {} | {} |",
         attack.name(),
         with / without,
         of(&quiet, 0.5),
         of(&attacked, 0.5),
         attacked.iter().map(|o| o.failed).sum::<u64>(),
+        held.iter().copied().fold(f64::INFINITY, f64::min),
+        median(held.iter().copied()),
         options.rounds,
         machine::load()?
     );
     Ok(())
+}
+
+type Census = std::thread::JoinHandle<Result<Result<Vec<f64>>>>;
+
+/// Counts the attackers' connections that stand, once a second for `time`.
+fn start_census(bed: &Bed, time: Duration) -> Result<Census> {
+    bed.client().spawn(move || {
+        let end = Clock.now() + time;
+        let mut counts = Vec::new();
+        while Clock.now() < end {
+            std::thread::sleep(Duration::from_secs(1));
+            counts.push(standing(&std::fs::read_to_string("/proc/thread-self/net/tcp")?) as f64);
+        }
+        Ok(counts)
+    })
+}
+
+/// Established connections from the attackers' addresses in a table of the kernel's; one that the other side has ended
+/// stands no longer.
+fn standing(table: &str) -> usize {
+    let attackers = |own: &str| {
+        let own = u32::from_str_radix(own.get(..8)?, 16).ok()?.swap_bytes();
+        Some(own.wrapping_sub(source_address(0).into()) < SOURCES)
+    };
+    let stands = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        matches!(words[..], [_, own, _, "01"] if attackers(own) == Some(true))
+    };
+    table.lines().filter(stands).count()
 }
 
 fn source_address(number: u32) -> Ipv4Addr {
@@ -136,7 +179,7 @@ fn source_address(number: u32) -> Ipv4Addr {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Connections that are open.
+    /// Connections that have come in.
     held: AtomicU64,
     /// Connections that the server ended and that were opened again.
     again: AtomicU64,
@@ -150,11 +193,17 @@ struct Attackers {
 
 impl Attackers {
     /// Opens all connections and goes on with them.
-    fn start(bed: &Bed, server: SocketAddr, attack: Attack, connections: u32) -> Result<Attackers> {
+    fn start(bed: &Bed, server: SocketAddr, attack: Attack, options: &SlowOptions) -> Result<Attackers> {
+        let (connections, coming_in) = (options.connections, Duration::from_secs(options.coming_in));
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let thread = bed.client().spawn(move || keep_going(server, attack, connections, &theirs))?;
-        wait_for("all attackers", Duration::from_secs(60), || {
+        let thread = bed.client().spawn(move || {
+            let mut crowd =
+                Crowd { server, attack, streams: Vec::new(), epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? };
+            crowd.come_in(connections, coming_in, &theirs)?;
+            crowd.go_on(&theirs)
+        })?;
+        wait_for("all attackers", coming_in + Duration::from_secs(60), || {
             ensure!(!thread.is_finished(), "the attackers gave up");
             Ok((shared.held.load(Ordering::Relaxed) >= u64::from(connections)).then_some(()))
         })?;
@@ -169,52 +218,101 @@ impl Attackers {
     }
 }
 
-fn keep_going(server: SocketAddr, attack: Attack, connections: u32, shared: &Shared) -> Result<()> {
-    let mut streams = Vec::with_capacity(connections as usize);
-    for number in 0..connections {
-        streams.push(Some(open(server, attack, number)?));
-        shared.held.fetch_add(1, Ordering::Relaxed);
-    }
-    let start = Clock.now();
-    let mut turns = 0u64;
-    while !shared.stop.load(Ordering::Relaxed) {
-        let due = Clock.now().micros_since(start) * u64::from(connections) / ROTATION.as_micros() as u64;
-        for turn in turns..due.min(turns + 256) {
-            let number = (turn % u64::from(connections)) as u32;
-            let slot = &mut streams[number as usize];
-            if slot.as_mut().is_some_and(|stream| go_on(stream, attack)) {
-                continue;
-            }
-            if slot.take().is_some() {
-                shared.held.fetch_sub(1, Ordering::Relaxed);
-            }
-            *slot = open(server, attack, number).ok();
-            if slot.is_some() {
-                shared.held.fetch_add(1, Ordering::Relaxed);
-                shared.again.fetch_add(1, Ordering::Relaxed);
-            }
+/// The attacking connections.
+struct Crowd {
+    server: SocketAddr,
+    attack: Attack,
+    streams: Vec<Option<TcpStream>>,
+    /// Tells of connections that the server has ended.
+    epoll: OwnedFd,
+}
+
+impl Crowd {
+    fn come_in(&mut self, connections: u32, time: Duration, shared: &Shared) -> Result<()> {
+        self.streams.resize_with(connections as usize, || None);
+        let start = Clock.now();
+        for number in 0..connections {
+            std::thread::sleep((start + time * number / connections).since(Clock.now()));
+            ensure!(self.open(number), "{number} attacking connections are all there can be");
+            shared.held.fetch_add(1, Ordering::Relaxed);
+            self.open_again(shared)?;
         }
-        turns = due;
-        std::thread::sleep(Duration::from_millis(1));
+        Ok(())
     }
-    Ok(())
+
+    /// Each has its turn once in [`ROTATION`], and what was ended is opened again.
+    fn go_on(&mut self, shared: &Shared) -> Result<()> {
+        let (start, connections) = (Clock.now(), self.streams.len() as u64);
+        let mut turns = 0u64;
+        while !shared.stop.load(Ordering::Relaxed) {
+            let due = Clock.now().micros_since(start) * connections / ROTATION.as_micros() as u64;
+            for turn in turns..due.min(turns + 256) {
+                let number = (turn % connections) as usize;
+                match &mut self.streams[number] {
+                    Some(stream) => a_little(stream, self.attack),
+                    // It could not be opened when it should.
+                    None => drop(self.open(number as u32)),
+                }
+            }
+            turns = due;
+            self.open_again(shared)?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn open_again(&mut self, shared: &Shared) -> Result<()> {
+        let mut ended = Vec::with_capacity(64);
+        epoll::wait(&self.epoll, spare_capacity(&mut ended), Some(&Timespec::default()))?;
+        for event in ended {
+            let number = event.data.u64() as u32;
+            self.streams[number as usize] = None;
+            self.open(number);
+            shared.again.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, number: u32) -> bool {
+        let connect = || -> Result<TcpStream> {
+            let own = SocketAddr::new(source_address(number).into(), 0);
+            let receive_buffer = (self.attack == Attack::Read).then_some(2048);
+            let mut stream = connect_as(own, self.server, receive_buffer, Duration::from_secs(2))?;
+            stream.write_all(self.attack.opening())?;
+            stream.set_nonblocking(true)?;
+            let data = epoll::EventData::new_u64(number.into());
+            epoll::add(&self.epoll, &stream, data, epoll::EventFlags::RDHUP)?;
+            Ok(stream)
+        };
+        let slot = &mut self.streams[number as usize];
+        *slot = connect().ok();
+        slot.is_some()
+    }
 }
 
-fn open(server: SocketAddr, attack: Attack, number: u32) -> Result<TcpStream> {
-    let own = SocketAddr::new(source_address(number).into(), 0);
-    let receive_buffer = (attack == Attack::Read).then_some(2048);
-    let mut stream = connect_as(own, server, receive_buffer, Duration::from_secs(2))?;
-    stream.write_all(attack.opening())?;
-    stream.set_nonblocking(true)?;
-    Ok(stream)
-}
-
-/// One more byte, one way or the other. False: the server has ended the connection.
-fn go_on(stream: &mut TcpStream, attack: Attack) -> bool {
-    let lives = |done: std::io::Result<usize>, at_end: bool| match done {
-        Ok(n) => n > 0 || !at_end,
-        Err(e) => e.kind() == ErrorKind::WouldBlock,
+/// One more byte, one way or the other.
+fn a_little(stream: &mut TcpStream, attack: Attack) {
+    // That there is no room, or nobody left, shows elsewhere.
+    let _ = match attack {
+        Attack::Read => stream.read(&mut [0; 64]),
+        Attack::Header | Attack::Body => stream.write(b"a"),
     };
-    // What the server says meanwhile, and its end, show when it is read.
-    lives(stream.read(&mut [0; 64]), true) && (attack == Attack::Read || lives(stream.write(b"a"), false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stands_is_an_attacker_and_established() {
+        let line = |own: &str, state: &str| format!("   0: {own}:9C40 020012C6:0050 {state} 00000000:00000000 0 0 1\n");
+        let of = |address: Ipv4Addr| format!("{:08X}", u32::from(address).swap_bytes());
+        let (first, last) = (of(source_address(0)), of(source_address(SOURCES - 1)));
+        assert_eq!(first, "640012C6", "as the kernel writes 198.18.0.100");
+        let table =
+            ["  sl  local_address rem_address   st\n".to_owned(), line(&first, "01"), line(&last, "01")].concat();
+        assert_eq!(standing(&table), 2);
+        let others = [line(&first, "08"), line(&first, "06"), line(&of(Ipv4Addr::new(198, 18, 0, 1)), "01")].concat();
+        assert_eq!(standing(&others), 0);
+    }
 }
