@@ -312,6 +312,26 @@ fn a_panic_at_open_costs_that_connection_and_no_other() {
     w.expect_data(1, 6, b"hello");
 }
 
+#[test]
+fn a_panic_at_the_end_costs_that_connection_and_no_other() {
+    let mut w = World::established();
+    let first = w.server_isn;
+    w.app.panics_at_close = true;
+    for _ in 0..40 {
+        w.establish_more();
+        w.send(rst(1));
+    }
+    assert_eq!((w.counters().closed_reset, w.counters().closed_panicked, w.shard.live()), (40, 40, 1));
+    w.shard.drain(w.now, &mut w.queue, &mut w.app);
+    w.key.peer_port = 40_000;
+    w.server_isn = first;
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.shard.abort_all(w.now, &mut w.queue, &mut w.app);
+    assert_eq!(w.counters().closed_panicked, 41);
+    w.quiescent();
+}
+
 /// RFC 9293 3.10.7.4: a segment that is acceptable and carries nothing is no reason to speak. Two ends that both answer
 /// would never stop.
 #[test]

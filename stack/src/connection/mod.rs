@@ -324,12 +324,17 @@ impl<S> Connection<S> {
         store.len() <= self.wishes.kept_then / 2 || store.room(pool) >= self.wishes.room_then + STORE_MAX / 4
     }
 
-    /// Ends the connection: what can be used again, and the session for its last call.
-    pub(crate) fn dissolve(mut self, world: &mut World) -> (Parts, Option<S>) {
+    /// The session, for its last call.
+    pub(crate) fn take_session(&mut self) -> Option<S> {
+        self.session.take()
+    }
+
+    /// Ends the connection: what can be used again.
+    pub(crate) fn dissolve(mut self, world: &mut World) -> Parts {
         self.tx.store.clear(&mut world.pool);
         self.rx.held.clear(&mut world.hold);
         self.unit.recycle();
-        ((self.unit, self.tx.store), self.session)
+        (self.unit, self.tx.store)
     }
 
     /// Asks for what lies behind the connection itself, which should be in the cache by now.

@@ -153,7 +153,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     /// Takes a connection out of every table and gives its parts back.
     pub(super) fn end(&mut self, now: Instant, app: &mut A, id: u32, reason: CloseReason) {
-        let Some(connection) = self.live.remove(id) else { return };
+        let Some(mut connection) = self.live.remove(id) else { return };
         self.wheel.disarm(id);
         let key = connection.key;
         let hash = self.flows.hash(&key);
@@ -164,9 +164,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         if reason == CloseReason::Finished && connection.owes_time_wait() {
             self.enter_time_wait(now, connection.remains());
         }
+        let (session, world) = (connection.take_session(), &mut self.world);
+        let mut parts = None;
+        guard(|| parts = Some(connection.dissolve(world)));
+        // Parts that fell over cost the room of one connection, and no other is touched.
+        let reason = if parts.is_some() { reason } else { CloseReason::Panicked };
+        parts.into_iter().for_each(|parts| self.live.give_parts(parts));
         count(&mut self.world.counters, reason);
-        let (parts, session) = connection.dissolve(&mut self.world);
-        self.live.give_parts(parts);
         if let Some(session) = session {
             self.tell_closed(app, session, reason);
         }

@@ -145,6 +145,8 @@ pub struct Diary {
     pub patience: Patience,
     /// Panic at the next connection.
     pub panics_at_open: bool,
+    /// Panic when told of the next end.
+    pub panics_at_close: bool,
 }
 
 impl App for Diary {
@@ -230,6 +232,7 @@ impl App for Diary {
     }
     fn closed(&mut self, _: usize, reason: CloseReason) {
         self.events.borrow_mut().push(Event::Closed(reason));
+        assert!(!self.panics_at_close, "as asked");
     }
 }
 
