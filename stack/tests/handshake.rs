@@ -113,7 +113,16 @@ fn stamp(tsval: u32) -> Vec<u8> {
 
 /// Ended by us first: `shut` makes the application close.
 fn in_time_wait(options: impl Fn(u32) -> Vec<u8>) -> World {
-    let mut w = World::new();
+    in_time_wait_with(small(), options)
+}
+
+fn in_time_wait_with(limits: Limits, options: impl Fn(u32) -> Vec<u8>) -> World {
+    let mut w = World::with(limits, MemQueue::default());
+    into_time_wait(&mut w, options);
+    w
+}
+
+fn into_time_wait(w: &mut World, options: impl Fn(u32) -> Vec<u8>) {
     w.send(Seg { options: [syn().options, options(100)].concat(), ..syn() });
     w.expect(SYN_ACK, 0, 1, b"");
     w.send(Seg { options: options(100), ..ack(1, 1) });
@@ -122,7 +131,6 @@ fn in_time_wait(options: impl Fn(u32) -> Vec<u8>) -> World {
     w.send(Seg { options: options(101), ..fin(5, 2) });
     w.expect_ack(2, 6);
     assert_eq!(w.shard.time_wait(), 1);
-    w
 }
 
 /// RFC 6191: a later timestamp opens the flow anew even if the sequence number is an old one; an earlier one does not.
@@ -145,6 +153,65 @@ fn time_wait_opens_again_for_a_later_sequence_number_only() {
     w.expect_ack(2, 6);
     w.send(seg(Flags::SYN, 6, 0, b""));
     w.expect(SYN_ACK, 0, 7, b"");
+}
+
+/// RFC 9293 3.6.1: what TIME-WAIT knows is needed until the new connection is remembered. A SYN that is turned away opens nothing.
+#[test]
+fn a_syn_that_is_turned_away_does_not_end_time_wait() {
+    let mut w = in_time_wait_with(Limits { per_source: 1, connections: 1, ..small() }, |_| vec![]);
+    let (flow, isn) = (w.key, w.server_isn);
+    // Another connection takes the only place, of all and of this source.
+    w.establish_more();
+    let (other, other_isn) = (w.key, w.server_isn);
+    (w.key, w.server_isn) = (flow, isn);
+    w.send(seg(Flags::SYN, 6, 0, b""));
+    w.silence();
+    assert_eq!((w.shard.time_wait(), w.counters().drop_syn_shed), (1, 1));
+    w.send(fin(5, 2));
+    w.expect_ack(2, 6);
+    (w.key, w.server_isn) = (other, other_isn);
+    w.send(rst(1));
+    (w.key, w.server_isn) = (flow, isn);
+    w.send(seg(Flags::SYN, 6, 0, b""));
+    w.expect(SYN_ACK, 0, 7, b"");
+    assert_eq!((w.shard.time_wait(), w.shard.half_open(), w.shard.flows()), (0, 1, 1));
+
+    let mut w = in_time_wait(|_| vec![]);
+    w.shard.drain(w.now, &mut w.queue, &mut w.app);
+    w.send(seg(Flags::SYN, 6, 0, b""));
+    assert!(w.next().unwrap().flags.rst());
+    assert_eq!(w.shard.time_wait(), 1);
+}
+
+/// RFC 9293 3.4.1: a new connection's numbers lie beyond the old one's, also where nothing can be remembered of it yet.
+#[test]
+fn a_cookie_that_opens_time_wait_again_lies_beyond_the_old_numbers() {
+    for port in 0..20 {
+        let mut w = World::new();
+        w.key.peer_port = 5_000 + port;
+        into_time_wait(&mut w, |_| vec![]);
+        let (flow, old) = (w.key, w.server_isn);
+        for forged in 1000..1016 {
+            w.key.peer_port = forged;
+            w.send(syn());
+        }
+        assert_eq!(w.shard.half_open(), 16);
+        w.queue.tx.clear();
+        w.key = flow;
+        w.send(seg(Flags::SYN, 6, 0, b""));
+        w.expect(SYN_ACK, 0, 7, b"");
+        assert_eq!((w.counters().cookies_sent, w.shard.time_wait()), (1, 1));
+        assert!(w.server_isn.wrapping_sub(old.wrapping_add(2)) as i32 > 0, "port {port}");
+        // Who guesses, and who is late, finds TIME-WAIT.
+        w.send(ack(7, 2));
+        let new = std::mem::replace(&mut w.server_isn, old);
+        w.expect_ack(2, 6);
+        w.server_isn = new;
+        w.send(data(7, 1, b"hello"));
+        w.expect_data(1, 12, b"hello");
+        assert_eq!((w.shard.live(), w.shard.time_wait(), w.counters().cookies_accepted), (1, 0, 1));
+        assert_eq!(w.shard.flows(), 17);
+    }
 }
 
 /// RFC 9293 3.10.7.4: a repeated FIN starts the wait anew; the rest of the time somebody must answer.

@@ -94,7 +94,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         travel: Travel,
     ) {
         // Its SYN may have been answered with a cookie first, and again when the table had room.
-        if let Some(record) = self.record_of_cookie(now, link, segment, bytes) {
+        if let Some(record) = self.record_of_cookie(now, link, segment, bytes, None) {
             let Some(parts) = self.take_parts(&record.key) else { return };
             self.forget_syn(position);
             self.world.counters.cookies_accepted += 1;

@@ -1,6 +1,7 @@
 //! From SYN to connection.
 
 use super::lifecycle::guard;
+use super::time_wait::OldFlow;
 use super::{Flow, Shard};
 use crate::app::App;
 use crate::connection::{Connection, Parts, link_mss};
@@ -10,13 +11,16 @@ use crate::timestamps::Timestamps;
 use crate::wire::{DropReason, Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
 use crate::{CloseReason, FlowKey, Instant, Queue};
 
+/// What turns a cookie that lies below the numbers of an old connection into one beyond them.
+const OTHER_HALF: u32 = 1 << 31;
+
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// A SYN of a flow that nobody knows.
     pub(super) fn on_syn(&mut self, now: Instant, queue: &mut Q, link: &LinkView, segment: &Segment, bytes: &[u8]) {
-        let iss = self.isn.isn(now, &segment.key);
-        self.accept_syn(now, queue, link, segment, bytes, iss);
+        self.accept_syn(now, queue, link, segment, bytes, None);
     }
 
+    /// A SYN of a flow that nobody knows, or that only TIME-WAIT does: it goes on knowing it until more is remembered.
     pub(super) fn accept_syn(
         &mut self,
         now: Instant,
@@ -24,7 +28,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &[u8],
-        iss: u32,
+        old: Option<OldFlow>,
     ) {
         let port = segment.key.local_port;
         let Some(listener) = self.listeners.iter().position(|l| l.port == port) else {
@@ -49,20 +53,24 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let template = self.template(link, segment);
         let said = tcp_options(segment.header(bytes));
         let offset = self.isn.timestamp_offset(&segment.key);
+        let iss = self.isn.isn(now, &segment.key);
+        let iss = old.map_or(iss, |old| old.beyond(iss));
         let mut record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16)
             .with_timestamps(now, &said, offset)
             .with_ecn(segment.flags);
         let share = (self.limits.syn_backlog / SYN_SHARE).max(SYN_SHARE_MIN) as u32;
         if self.syn.is_full() || self.half_open_by.count(&segment.key.peer) >= share {
-            record.iss = self.cookies.make(now, &record.key, record.irs, record.peer_mss);
+            let cookie = self.cookies.make(now, &record.key, record.irs, record.peer_mss);
+            record.iss = if old.is_none_or(|old| old.is_below(cookie)) { cookie } else { cookie ^ OTHER_HALF };
             record.reduce_to_cookie();
             self.world.counters.cookies_sent += 1;
             return self.send_syn_ack_of(now, queue, &record);
         }
         let Some(position) = self.syn.insert(now, record) else { return };
-        let hash = self.flows.hash(&segment.key);
-        if self.flows.insert(hash, Flow::Syn(position).pack()).is_err() {
-            debug_assert!(false, "the flow table has room for all that the others hold");
+        if let Some(old) = old {
+            self.leave_time_wait(old, &segment.key);
+        }
+        if !self.know(&segment.key, Flow::Syn(position)) {
             self.syn.remove(position);
             return;
         }
@@ -86,13 +94,15 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &[u8],
+        old: Option<OldFlow>,
     ) -> Option<SynRecord> {
         let Flags(flags) = segment.flags;
         if flags & (Flags::SYN | Flags::RST | Flags::ACK).0 != Flags::ACK.0 || self.draining {
             return None;
         }
         let (irs, iss) = (segment.seq.wrapping_sub(1), segment.ack.wrapping_sub(1));
-        let mss = self.cookies.check(now, &segment.key, irs, iss)?;
+        let check = |cookie| self.cookies.check(now, &segment.key, irs, cookie);
+        let mss = check(iss).or_else(|| check(iss ^ old.map(|_| OTHER_HALF)?))?;
         let listener = self.listeners.iter().position(|l| l.port == segment.key.local_port)?;
         let said = TcpOptions { mss: Some(mss), ..tcp_options(segment.header(bytes)) };
         let offset = self.isn.timestamp_offset(&segment.key);
@@ -116,7 +126,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         segment: &Segment,
         bytes: &mut [u8],
     ) -> bool {
-        let Some(record) = self.record_of_cookie(now, link, segment, bytes) else { return false };
+        let Some(record) = self.record_of_cookie(now, link, segment, bytes, None) else { return false };
         let Some(parts) = self.take_parts(&record.key) else { return true };
         self.world.counters.cookies_accepted += 1;
         self.adopt(now, queue, app, &record, parts, link, segment, bytes);
@@ -200,9 +210,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         match Connection::establish(now, &mut self.world, parts, record, segment.window, &patience, session) {
             Ok(connection) => {
                 let id = self.live.insert(connection);
-                let hash = self.flows.hash(&record.key);
-                let known = self.flows.insert(hash, Flow::Live(id).pack()).is_ok();
-                debug_assert!(known, "the flow table has room for all that the others hold");
+                self.know(&record.key, Flow::Live(id));
                 if let Some(sources) = &mut self.live_by {
                     sources.add(&record.key.peer);
                 }

@@ -260,7 +260,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 self.on_half_open(now, queue, app, position, link, segment, bytes, travel);
                 return;
             }
-            Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, position, link, segment, bytes),
+            Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, app, position, link, segment, bytes),
             None => {
                 self.on_unknown(now, queue, app, link, segment, bytes, travel);
                 return;
@@ -279,6 +279,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Flow::TimeWait(position) => self.time_wait.record(position).key == *key,
         });
         found.map(Flow::unpack)
+    }
+
+    /// Remembers where a flow is, which is nowhere yet.
+    pub(super) fn know(&mut self, key: &FlowKey, flow: Flow) -> bool {
+        let known = self.flows.insert(self.flows.hash(key), flow.pack()).is_ok();
+        debug_assert!(known, "the flow table has room for all that the others hold");
+        known
     }
 
     #[allow(clippy::too_many_arguments)] // a hop of the frame's way

@@ -7,24 +7,46 @@ use crate::limits::TIMERS_PER_TURN;
 use crate::timestamps::is_old_duplicate;
 use crate::timewait::TimeWait;
 use crate::wire::{LinkView, Segment, TcpOptions, tcp_options};
-use crate::{Instant, Queue};
+use crate::{FlowKey, Instant, Queue};
 
 /// TIME-WAIT must not be entered again with numbers the old connection used: this far beyond them a new one starts. More
 /// than the largest window, so that nothing old falls into the new one's.
 const STEP: u32 = 65_536 * 128;
 
+/// A flow in TIME-WAIT that may start a new life.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OldFlow {
+    position: u32,
+    snd_nxt: u32,
+}
+
+impl OldFlow {
+    /// Whether a connection that starts with `iss` has its numbers beyond the old one's.
+    pub(super) fn is_below(self, iss: u32) -> bool {
+        iss.wrapping_sub(self.snd_nxt) as i32 > 0
+    }
+
+    /// `iss`, or a number beyond the old ones.
+    pub(super) fn beyond(self, iss: u32) -> u32 {
+        if self.is_below(iss) { iss } else { self.snd_nxt.wrapping_add(STEP) }
+    }
+}
+
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// A segment of a flow in TIME-WAIT (RFC 9293 3.10.7.4; RFC 1337: resets are ignored).
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
     pub(super) fn on_time_wait(
         &mut self,
         now: Instant,
         queue: &mut Q,
+        app: &mut A,
         position: u32,
         link: &LinkView,
         segment: &Segment,
-        bytes: &[u8],
+        bytes: &mut [u8],
     ) {
         let record = *self.time_wait.record(position);
+        let old_flow = OldFlow { position, snd_nxt: record.snd_nxt };
         let flags = segment.flags;
         if flags.rst() {
             self.world.counters.gate_rst_outside += 1;
@@ -34,12 +56,16 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         // PAWS goes on behind the connection's end.
         let old = is_old_duplicate(record.stamps.as_ref(), now, &said);
         if !old && flags.syn() && !flags.ack() && may_reopen(&record, segment, &said) {
-            self.forget_flow(position, &record);
-            self.time_wait.remove(position);
-            let iss = self.isn.isn(now, &segment.key);
-            let beyond = record.snd_nxt.wrapping_add(STEP);
-            let iss = if iss.wrapping_sub(record.snd_nxt) as i32 > 0 { iss } else { beyond };
-            return self.accept_syn(now, queue, link, segment, bytes, iss);
+            return self.accept_syn(now, queue, link, segment, bytes, Some(old_flow));
+        }
+        if !old
+            && old_flow.is_below(segment.ack.wrapping_sub(1))
+            && let Some(new) = self.record_of_cookie(now, link, segment, bytes, Some(old_flow))
+        {
+            let Some(parts) = self.take_parts(&new.key) else { return };
+            self.leave_time_wait(old_flow, &record.key);
+            self.world.counters.cookies_accepted += 1;
+            return self.adopt(now, queue, app, &new, parts, link, segment, bytes);
         }
         self.world.counters.gate_paws += u64::from(old);
         // Acceptable, and nothing in it: an answer would only draw another from a peer in the same state.
@@ -62,7 +88,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn enter_time_wait(&mut self, now: Instant, record: TimeWait) {
         if let Some((oldest, old)) = self.time_wait.oldest_if_full() {
             self.world.counters.time_wait_evicted += 1;
-            self.forget_flow(oldest, &old);
+            self.forget_flow(oldest, &old.key);
         }
         self.put_into_time_wait(now, record);
         self.world.counters.time_wait_entered += 1;
@@ -72,23 +98,28 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn on_time_wait_timers(&mut self, now: Instant) {
         for _ in 0..TIMERS_PER_TURN {
             let Some((position, record)) = self.time_wait.pop_expired(now) else { return };
-            self.forget_flow(position, &record);
+            self.forget_flow(position, &record.key);
             if record.stays() {
                 self.put_into_time_wait(now, record.again());
             }
         }
     }
 
+    /// A new connection is remembered where the old one was.
+    pub(super) fn leave_time_wait(&mut self, old: OldFlow, key: &FlowKey) {
+        self.forget_flow(old.position, key);
+        self.time_wait.remove(old.position);
+    }
+
     fn put_into_time_wait(&mut self, now: Instant, record: TimeWait) {
-        let hash = self.flows.hash(&record.key);
         let position = self.time_wait.insert(now, record);
-        if self.flows.insert(hash, Flow::TimeWait(position).pack()).is_err() {
+        if !self.know(&record.key, Flow::TimeWait(position)) {
             self.time_wait.remove(position);
         }
     }
 
-    fn forget_flow(&mut self, position: u32, record: &TimeWait) {
-        let hash = self.flows.hash(&record.key);
+    fn forget_flow(&mut self, position: u32, key: &FlowKey) {
+        let hash = self.flows.hash(key);
         self.flows.remove(hash, Flow::TimeWait(position).pack());
     }
 }
