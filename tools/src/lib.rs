@@ -7,6 +7,7 @@
 pub mod bed;
 pub mod command;
 pub mod deadline;
+pub mod load;
 pub mod middlebox;
 pub mod netns;
 pub mod pages;

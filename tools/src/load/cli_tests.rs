@@ -1,0 +1,45 @@
+use super::*;
+use clap::CommandFactory;
+
+fn job(line: &str) -> Result<Job, String> {
+    Cli::parse_from(format!("khamsin-load {line}").split(' ')).job()
+}
+
+#[test]
+fn the_command_line_holds_together() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn targets_are_read() {
+    let target = job("http://198.18.0.2/a?b=c").unwrap().plan.target;
+    assert_eq!(target.address, "198.18.0.2:80".parse().unwrap());
+    let Question::Get { host, path, status, .. } = target.question else { panic!() };
+    assert_eq!((host.as_str(), path.as_str(), status), ("198.18.0.2", "/a?b=c", 200));
+    let target = job("http://[fd00::2]:8080").unwrap().plan.target;
+    assert_eq!(target.address, "[fd00::2]:8080".parse().unwrap());
+    assert!(matches!(target.question, Question::Get { path, .. } if path == "/"));
+    let target = job("echo://198.18.0.2:7 --size 9").unwrap().plan.target;
+    assert_eq!(target.question, Question::Echo { size: 9 });
+    for wrong in ["198.18.0.2", "ftp://198.18.0.2/", "echo://198.18.0.2", "echo://198.18.0.2:7/path", "http:///x"] {
+        assert!(job(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn sources_are_counted_out() {
+    let of = |text| addresses(text).unwrap().iter().map(IpAddr::to_string).collect::<Vec<_>>();
+    assert_eq!(of("198.18.0.5"), ["198.18.0.5"]);
+    assert_eq!(of("198.18.0.66/30"), ["198.18.0.64", "198.18.0.65", "198.18.0.66", "198.18.0.67"]);
+    assert_eq!(of("198.18.1.0/30"), ["198.18.1.1", "198.18.1.2", "198.18.1.3"]);
+    assert_eq!(of("198.18.0.0/15").len(), 64);
+    assert_eq!(of("fd00::/126"), ["fd00::", "fd00::1", "fd00::2", "fd00::3"]);
+    assert!(addresses("198.18.0.1/33").is_err() && addresses("here").is_err());
+}
+
+#[test]
+fn nonsense_is_refused_with_a_sentence() {
+    for wrong in ["http://198.18.0.2/ -c 0", "http://198.18.0.2/ --seconds 0", "http://198.18.0.2/ -c 9000000"] {
+        assert!(job(wrong).is_err_and(|sentence| sentence.contains(' ')), "{wrong}");
+    }
+}
