@@ -45,25 +45,38 @@ impl Run {
     }
 
     /// The part of `left..right` in this run, cut down to whole segments: an honest peer reports nothing else, and a
-    /// hostile one gets no finer grain than what it was sent.
-    fn whole_segments(&self, left: u64, right: u64) -> (u64, u64) {
-        let grain = u64::from(self.segment);
+    /// hostile one gets no finer grain than what it was sent. `cut` bytes of the first segment lie before the run.
+    fn whole_segments(&self, cut: u16, left: u64, right: u64) -> (u64, u64) {
+        let (grain, cut) = (u64::from(self.segment), u64::from(cut));
         let from = match left.saturating_sub(self.start) {
             0 => self.start,
-            into => self.start + into.next_multiple_of(grain),
+            into => self.start + (into + cut).next_multiple_of(grain) - cut,
         };
-        let to = if right >= self.end() { self.end() } else { right - (right - self.start) % grain };
+        let to = if right >= self.end() { self.end() } else { right - (right - self.start + cut) % grain };
         (from, to)
     }
 
+    /// Whether its last segment is a full one.
+    fn ends_whole(&self, cut: u16) -> bool {
+        (self.len + u32::from(cut)).is_multiple_of(u32::from(self.segment))
+    }
+
+    /// Takes off what lies below `ack`, which the run holds; how much of its first segment has gone then.
+    fn trim(&mut self, cut: u16, ack: u64) -> u16 {
+        let gone = (ack - self.start) as u32;
+        self.start = ack;
+        self.len -= gone;
+        ((u32::from(cut) + gone) % u32::from(self.segment)) as u16
+    }
+
     /// Whether `next` can be joined to this run without a loss that matters.
-    fn joins(&self, next: &Run) -> bool {
+    fn joins(&self, cut: u16, next: &Run) -> bool {
         if self.end() != next.start || self.state != next.state || self.len.checked_add(next.len).is_none() {
             return false;
         }
         let alike = self.sent == next.sent && self.resent == next.resent && self.segment == next.segment;
         // Of what was received it only matters that it was. For the others, a short segment ends the run.
-        self.state == State::Sacked || alike && self.len.is_multiple_of(u32::from(self.segment))
+        self.state == State::Sacked || alike && self.ends_whole(cut)
     }
 }
 
@@ -73,6 +86,8 @@ pub(super) struct Scoreboard {
     runs: VecDeque<Run>,
     /// The newest run, outside of the queue: who asks and answers in turn never touches the queue. Empty or `Flying`.
     tail: Run,
+    /// Bytes of the oldest run's first segment that are acknowledged: what is left of it begins where no segment did.
+    cut: u16,
     /// Bytes in runs that are `Sacked`.
     sacked: u32,
     /// Bytes in runs that are `Lost`.
@@ -81,7 +96,7 @@ pub(super) struct Scoreboard {
 
 impl Scoreboard {
     pub(super) const fn new() -> Self {
-        Scoreboard { runs: VecDeque::new(), tail: Run::NONE, sacked: 0, lost: 0 }
+        Scoreboard { runs: VecDeque::new(), tail: Run::NONE, cut: 0, sacked: 0, lost: 0 }
     }
 
     #[inline]
@@ -100,6 +115,11 @@ impl Scoreboard {
         self.sacked | self.lost == 0
     }
 
+    /// Bytes of the first segment of run `i` that are acknowledged; the newest run comes behind all others.
+    fn cut(&self, i: usize) -> u16 {
+        if i == 0 { self.cut } else { 0 }
+    }
+
     /// How many runs the bytes in flight may be kept in, the newest one not counted.
     fn runs_allowed(&self) -> usize {
         let start = self.runs.front().map_or(self.tail.start, |run| run.start);
@@ -111,12 +131,13 @@ impl Scoreboard {
     #[inline]
     pub(super) fn push(&mut self, now: Instant, start: u64, len: u32, segment: u16) {
         let crowded = self.runs.len() >= RUNS_MIN && self.runs.len() >= self.runs_allowed();
+        let cut = self.cut(self.runs.len());
         let tail = &mut self.tail;
         if tail.len == 0 {
             *tail = Run { start, sent: now, len, segment, ..Run::NONE };
             return;
         }
-        let whole = tail.sent == now && tail.segment == segment && tail.len.is_multiple_of(u32::from(segment));
+        let whole = tail.sent == now && tail.segment == segment && tail.ends_whole(cut);
         if whole || crowded {
             // Beyond the limit the older part counts as sent now, which only defers the judgement of it.
             tail.len += len;
@@ -149,11 +170,11 @@ impl Scoreboard {
             once &= !run.resent;
             newest = *run;
             if run.end() > ack {
-                run.len -= (ack - run.start) as u32;
-                run.start = ack;
+                self.cut = run.trim(self.cut, ack);
                 return (oldest.filter(|_| once), newest);
             }
             self.runs.pop_front();
+            self.cut = 0;
         }
         if self.tail.start < ack {
             oldest.get_or_insert(self.tail.sent);
@@ -165,12 +186,10 @@ impl Scoreboard {
 
     #[inline]
     fn trim_tail(&mut self, ack: u64) {
-        let tail = &mut self.tail;
-        if ack >= tail.end() {
-            tail.len = 0;
-        } else if ack > tail.start {
-            tail.len -= (ack - tail.start) as u32;
-            tail.start = ack;
+        if ack >= self.tail.end() {
+            (self.tail.len, self.cut) = (0, 0);
+        } else if ack > self.tail.start {
+            self.cut = self.tail.trim(self.cut, ack);
         }
     }
 
@@ -190,8 +209,7 @@ impl Scoreboard {
         {
             let mut part = *run;
             part.len = (ack.min(run.end()) - run.start) as u32;
-            run.start += u64::from(part.len);
-            run.len -= part.len;
+            self.cut = run.trim(self.cut, part.end());
             match part.state {
                 State::Flying => {}
                 State::Sacked => self.sacked -= part.len,
@@ -202,6 +220,7 @@ impl Scoreboard {
             }
             if run.len == 0 {
                 self.runs.pop_front();
+                self.cut = 0;
             }
         }
     }
@@ -214,7 +233,7 @@ impl Scoreboard {
         while let Some(run) = self.runs.get(i)
             && run.start < right
         {
-            let (from, to) = run.whole_segments(left, right);
+            let (from, to) = run.whole_segments(self.cut(i), left, right);
             let splits = from > run.start || to < run.end();
             if run.state == State::Sacked || from >= to || splits && self.runs.len() + 2 > allowed {
                 i += 1;
@@ -240,6 +259,9 @@ impl Scoreboard {
                 continue;
             }
             let len = (to - from) as u32;
+            if i == 0 && from == run.start {
+                self.cut = 0;
+            }
             i = self.put(i, Run { start: from, sent: now, len, segment, state: State::Flying, resent: true }) + 1;
         }
     }
@@ -328,12 +350,13 @@ impl Scoreboard {
 
     /// The last segment that is not known to be received: what a tail loss probe sends again.
     pub(super) fn last_missing(&self) -> Option<(u64, u32)> {
-        let queued = || self.runs.iter().rev().find(|run| run.state != State::Sacked);
-        let run = if self.tail.len > 0 { &self.tail } else { queued()? };
+        let queued = || self.runs.iter().rposition(|run| run.state != State::Sacked);
+        let i = if self.tail.len > 0 { self.runs.len() } else { queued()? };
+        let run = self.runs.get(i).unwrap_or(&self.tail);
         let grain = u32::from(run.segment);
-        let len = match run.len % grain {
+        let len = match (run.len + u32::from(self.cut(i))) % grain {
             0 => grain.min(run.len),
-            rest => rest,
+            rest => rest.min(run.len),
         };
         Some((run.end() - u64::from(len), len))
     }
@@ -356,17 +379,18 @@ impl Scoreboard {
         } else {
             self.runs[i] = new;
         }
+        let cut = self.cut(i);
         if new.end() < old.end() {
             let rest = Run { start: new.end(), len: (old.end() - new.end()) as u32, ..old };
             self.runs.insert(i + 1, rest);
         } else if let Some(next) = self.runs.get(i + 1)
-            && new.joins(next)
+            && new.joins(cut, next)
         {
             new.len += next.len;
             self.runs[i].len = new.len;
             self.runs.remove(i + 1);
         }
-        if i > 0 && self.runs[i - 1].joins(&new) {
+        if i > 0 && self.runs[i - 1].joins(self.cut(i - 1), &new) {
             self.runs[i - 1].len += new.len;
             self.runs.remove(i);
             i -= 1;

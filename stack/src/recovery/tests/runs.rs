@@ -43,6 +43,51 @@ fn reports_split_and_join() {
     assert_eq!(board.sacked(), 25_000);
 }
 
+/// What an ACK ends inside of is a segment still: blocks begin and end where segments did, counted from where they were cut.
+#[test]
+fn an_ack_inside_a_segment_moves_no_border() {
+    // Once as the newest run, once in the queue; the last segment is short.
+    for (acks, queued) in
+        [(&[700][..], false), (&[700], true), (&[300, 700], true), (&[999, 1001, 1700, 700 + 1000], true)]
+    {
+        let mut board = Scoreboard::new();
+        board.push(ms(7), 0, 9_500, 1000);
+        if queued {
+            board.settle();
+        }
+        for &ack in acks {
+            if queued { board.ack(ack, |_| {}) } else { drop(board.ack_plain(ack)) }
+        }
+        board.settle();
+        let una = acks[acks.len() - 1];
+        let first = una.next_multiple_of(1000);
+        let report = |board: &mut Scoreboard, left, right| {
+            let mut seen = vec![];
+            board.sack(left, right, |run| seen.push((run.start, run.end())));
+            board.audit(una, 9_500);
+            seen
+        };
+        assert_eq!(report(&mut board, first, first + 1000), [(first, first + 1000)], "{acks:?}, {queued}");
+        assert_eq!(report(&mut board, first + 2_300, first + 3_700), []);
+        assert_eq!(report(&mut board, 8_000, 9_500), [(8_000, 9_500)]);
+        assert_eq!(board.last_missing(), Some((7_000, 1000)), "{acks:?}, {queued}");
+        // The rest of a segment is one.
+        assert_eq!(report(&mut board, una, first), [(una, first)]);
+        board.ack(7_300, |_| {});
+        assert_eq!(board.last_missing(), Some((7_300, 700)));
+        // What goes out again begins a segment of its own.
+        board.lose_where(|_| true);
+        board.resend(ms(9), 7_300, 700, 400);
+        assert_eq!(board.last_missing(), Some((7_700, 300)));
+        board.sack(7_700, 8_000, |_| {});
+        board.audit(7_300, 9_500);
+        assert_eq!(board.last_missing(), Some((7_300, 400)));
+        board.ack(9_500, |_| {});
+        board.push(ms(10), 9_500, 1_200, 1000);
+        assert_eq!(board.last_missing(), Some((10_500, 200)), "nothing is left of it");
+    }
+}
+
 /// A hostile peer reports single bytes, or every second segment.
 #[test]
 fn a_peer_cannot_split_finer_than_segments() {
