@@ -65,7 +65,7 @@ const BAR: f64 = 0.9;
 /// # Errors
 /// The server does not start, or the flood cannot be sent.
 pub(crate) fn measure(options: &FloodOptions) -> Result<()> {
-    let _ = rustix::process::nice(-15);
+    machine::go_first()?;
     let rate = options.rate.map_or("as many honest connections as there can be".to_owned(), |r| {
         format!("{r} honest connections a second")
     });

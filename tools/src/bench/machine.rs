@@ -51,6 +51,30 @@ pub(crate) fn load() -> Result<String> {
     Ok(load.split_whitespace().next().context("/proc/loadavg is empty")?.to_owned())
 }
 
+/// Has this process, and what it starts, run before everything else on the machine (`SCHED_FIFO`): latencies of a busy
+/// machine are otherwise those of its other programs.
+///
+/// # Errors
+/// `chrt` (util-linux) is missing, or the privilege.
+pub(crate) fn go_first() -> Result<()> {
+    schedule(&["-a", "-f", "-p", "1", &std::process::id().to_string()])
+}
+
+/// Takes that back for the calling thread: it runs where the others leave a core.
+///
+/// # Errors
+/// As [`go_first`].
+pub(crate) fn stand_back() -> Result<()> {
+    schedule(&["-o", "-p", "0", &rustix::thread::gettid().as_raw_nonzero().to_string()])
+}
+
+fn schedule(arguments: &[&str]) -> Result<()> {
+    let mut command = std::process::Command::new("chrt");
+    command.args(arguments);
+    khamsin_tools::command::run(command, Duration::from_secs(5))?.ok().context("set who runs first")?;
+    Ok(())
+}
+
 /// Kernel, cores and processor in one line.
 pub(crate) fn description() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

@@ -83,7 +83,7 @@ const BAR: f64 = 2.0;
 /// # Errors
 /// The server does not start, or the attackers cannot connect.
 pub(crate) fn measure(options: &SlowOptions) -> Result<()> {
-    let _ = rustix::process::nice(-15);
+    machine::go_first()?;
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     println!(
@@ -143,19 +143,12 @@ fn one_attack(rung: Rung, attack: Attack, options: &SlowOptions) -> Result<()> {
     Ok(())
 }
 
-/// Lets the calling thread run only where server and clients leave a core: it is what the server does that is measured, not
-/// how long a client waits behind an attacker that happens to live on the same machine.
-fn stand_back() {
-    // Threads of Linux have a priority each.
-    let _ = rustix::process::nice(40);
-}
-
 type Census = std::thread::JoinHandle<Result<Result<Vec<f64>>>>;
 
 /// Counts the attackers' connections that stand, once a second for `time`.
 fn start_census(bed: &Bed, time: Duration) -> Result<Census> {
     bed.client().spawn(move || {
-        stand_back();
+        machine::stand_back()?;
         let end = Clock.now() + time;
         let mut counts = Vec::new();
         while Clock.now() < end {
@@ -206,7 +199,8 @@ impl Attackers {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = bed.client().spawn(move || {
-            stand_back();
+            // What is measured is the server, not how long a client waits behind an attacker that lives on the same machine.
+            machine::stand_back()?;
             let mut crowd =
                 Crowd { server, attack, streams: Vec::new(), epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? };
             crowd.come_in(connections, coming_in, &theirs)?;

@@ -56,7 +56,11 @@ fn an_ack_inside_a_segment_moves_no_border() {
             board.settle();
         }
         for &ack in acks {
-            if queued { board.ack(ack, |_| {}) } else { drop(board.ack_plain(ack)) }
+            if queued {
+                board.ack(ack, |_| {});
+            } else {
+                board.ack_plain(ack);
+            }
         }
         board.settle();
         let una = acks[acks.len() - 1];
