@@ -81,8 +81,6 @@ pub struct Sender {
     reorder_at: Instant,
     /// When pacing lets the next bytes go.
     release_at: Instant,
-    /// Since when the peer's window has held us up.
-    stalled_at: Instant,
     newest: Newest,
     congestion: Congestion,
     rtt: Rtt,
@@ -94,8 +92,6 @@ pub struct Sender {
     window_max: u32,
     /// Without SACK: bytes above `una` that have left the network, judging by duplicate ACKs.
     left: u32,
-    /// Milliseconds; `u32::MAX`: no limit.
-    user_timeout_ms: u32,
     mss: u16,
     mode: Mode,
     dup_acks: u8,
@@ -136,7 +132,6 @@ impl Sender {
             timer: Instant::FAR_FUTURE,
             reorder_at: Instant::FAR_FUTURE,
             release_at: Instant::FAR_FUTURE,
-            stalled_at: Instant::FAR_FUTURE,
             newest: Newest { sent: Instant::ZERO, end: 0, rtt_us: 0 },
             congestion: Congestion::new(setup.algorithm, u32::from(mss)),
             rtt: Rtt::new(),
@@ -146,7 +141,6 @@ impl Sender {
             window,
             window_max: window,
             left: 0,
-            user_timeout_ms: u32::MAX,
             mss,
             mode: Mode::Open,
             dup_acks: 0,
@@ -234,20 +228,6 @@ impl Sender {
     /// Whether the peer's closed window is being probed.
     pub fn is_probing(&self) -> bool {
         self.probing
-    }
-
-    /// Since when the peer's window has let nothing go but probes although bytes waited; `None` when it does not. The
-    /// sender itself never tires of a peer that answers its probes (RFC 9293 3.8.6.1): the caller sets a limit.
-    pub fn stalled_since(&self) -> Option<Instant> {
-        (self.stalled_at != Instant::FAR_FUTURE).then_some(self.stalled_at)
-    }
-
-    /// Ends the connection ([`Timeout::GiveUp`]) when data stays unacknowledged for so long (RFC 9293 3.9.1, RFC 5482),
-    /// besides [`GIVE_UP_AFTER`]; `None`: no such limit. In steps of a millisecond. A peer that answers window probes is
-    /// not meant, see [`stalled_since`](Self::stalled_since).
-    pub fn set_user_timeout_us(&mut self, limit_us: Option<u64>) {
-        let ms = |us: u64| us.div_ceil(1000).min(u64::from(u32::MAX - 1)) as u32;
-        self.user_timeout_ms = limit_us.map_or(u32::MAX, ms);
     }
 
     /// Payload bytes of a full segment.

@@ -260,7 +260,6 @@ impl Sender {
         self.waiting = false;
         self.probes = 0;
         self.timer = Instant::FAR_FUTURE;
-        self.stalled_at = Instant::FAR_FUTURE;
         if !self.is_idle() {
             self.board.lose_where(|_| true);
             let una = self.una;

@@ -90,7 +90,6 @@ impl Sender {
         if self.waiting && !self.probing {
             // The window opened by itself: the probe timer makes room for the retransmission timer.
             self.timer = Instant::FAR_FUTURE;
-            self.stalled_at = Instant::FAR_FUTURE;
         }
         self.waiting = false;
         if first {
@@ -200,12 +199,8 @@ impl Sender {
         if waiting && !self.waiting {
             self.timer = now.plus_micros(self.rtt.backed_off(self.probes.max(self.backoffs)));
             self.tail_timer = false;
-            self.stalled_at = self.stalled_at.min(now);
         } else if !waiting {
             self.timer = Instant::FAR_FUTURE;
-            if !self.probing {
-                self.stalled_at = Instant::FAR_FUTURE;
-            }
         }
         self.waiting = waiting;
     }

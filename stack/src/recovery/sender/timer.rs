@@ -33,22 +33,11 @@ impl Sender {
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         let at = self.timer.min(self.reorder_at).min(self.release_at);
-        let at = if self.user_timeout_ms == u32::MAX { at } else { at.min(self.user_deadline()) };
         (at != Instant::FAR_FUTURE).then_some(at)
-    }
-
-    fn user_deadline(&self) -> Instant {
-        if self.user_timeout_ms == u32::MAX || self.is_idle() || self.probing {
-            return Instant::FAR_FUTURE;
-        }
-        self.progress_at.plus_micros(u64::from(self.user_timeout_ms) * 1000)
     }
 
     /// Looks at the clock: what [`deadline`](Self::deadline) was set for, if it has come. Calling it early does nothing.
     pub fn on_timeout(&mut self, now: Instant) -> Timeout {
-        if now >= self.user_deadline() {
-            return self.give_up();
-        }
         if now >= self.timer && now < self.reorder_at {
             return self.on_timer(now);
         }
@@ -66,7 +55,6 @@ impl Sender {
     fn give_up(&mut self) -> Timeout {
         (self.timer, self.reorder_at, self.release_at) =
             (Instant::FAR_FUTURE, Instant::FAR_FUTURE, Instant::FAR_FUTURE);
-        self.user_timeout_ms = u32::MAX;
         Timeout::GiveUp
     }
 
@@ -88,7 +76,6 @@ impl Sender {
         if self.is_idle() || self.window == 0 {
             self.probing = true;
             self.probes = self.probes.saturating_add(1);
-            self.stalled_at = self.stalled_at.min(now);
             self.timer = now.plus_micros(self.rtt.backed_off(self.probes.max(self.backoffs)));
             return Timeout::Probe;
         }

@@ -13,7 +13,6 @@ enum Op {
     Mss(usize),
     PathShrank(usize),
     Blocked(u64),
-    UserTimeout(Option<u64>),
 }
 
 fn ack_op() -> impl Strategy<Value = Op> {
@@ -44,7 +43,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop_oneof![1..3000usize, any::<usize>()].prop_map(Op::Mss),
         1 => (1..3000usize).prop_map(Op::PathShrank),
         1 => (0..10_000u64).prop_map(Op::Blocked),
-        1 => proptest::option::of(100_000..10_000_000u64).prop_map(Op::UserTimeout),
     ]
 }
 
@@ -121,14 +119,12 @@ fn apply(s: &mut Sender, now: &mut Instant, op: &Op) -> bool {
         Op::Mss(mss) => s.set_mss(*mss),
         Op::PathShrank(mss) => s.path_shrank(*now, *mss),
         Op::Blocked(unsent) => s.blocked(*now, *unsent),
-        Op::UserTimeout(limit) => s.set_user_timeout_us(*limit),
     }
     true
 }
 
 /// From any state, a peer that answers everything gets everything.
 fn finish(s: &mut Sender, mut now: Instant) {
-    s.set_user_timeout_us(None);
     let end = s.nxt() + 20_000;
     let (mut received, mut steps) = (s.una(), 0);
     let mut islands: Vec<(u64, u64)> = vec![];
