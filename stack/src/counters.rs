@@ -169,6 +169,11 @@ counters! {
     rto_expired,
     /// Fast retransmits entered.
     fast_retransmits,
+    /// Probes for the loss of a flight's tail (RFC 8985 7).
+    tail_probes,
+    /// Reductions of a congestion window taken back, because nothing had been lost (DSACK, RFC 3708; Eifel, RFC 3522; F-RTO,
+    /// RFC 5682).
+    reductions_undone,
     /// Keep-alive probes sent.
     keep_alives,
     /// Zero-window probes sent.

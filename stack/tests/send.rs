@@ -109,6 +109,69 @@ fn a_tail_loss_waits_for_the_timer() {
     assert_eq!((w.counters().rto_expired, w.counters().retransmitted), (1, 1));
 }
 
+/// RFC 8985 7: with SACK, a probe comes long before the timer, and its report tells what is missing.
+#[test]
+fn a_tail_loss_is_probed_for() {
+    let mut w = World::established();
+    w.send(data(1, 1, &[b'x'; 1460]));
+    w.send(data(1461, 1, &[b'y'; 1460]));
+    w.queue.tx.clear();
+    w.pass(150);
+    let probe = w.next().unwrap();
+    assert_eq!((probe.seq, probe.payload.len()), (1461, 1460));
+    w.silence();
+    let c = w.counters();
+    assert_eq!((c.tail_probes, c.rto_expired, c.retransmitted), (1, 0, 1));
+    w.send(ack(2921, 2921));
+    w.pass(10_000);
+    assert_eq!(w.counters().tail_probes, 1, "nothing waits for an answer");
+}
+
+fn sack(w: &World, blocks: &[(u32, u32)]) -> Vec<u8> {
+    let mut option = vec![1, 1, 5, 2 + 8 * blocks.len() as u8];
+    for &(left, right) in blocks {
+        option.extend(w.server_isn.wrapping_add(left).to_be_bytes());
+        option.extend(w.server_isn.wrapping_add(right).to_be_bytes());
+    }
+    option
+}
+
+/// RFC 3708: what went out again had arrived, so the window had no reason to become smaller.
+#[test]
+fn a_reduction_for_what_was_only_late_is_undone() {
+    let mut w = World::new();
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.pass(20);
+    w.send(ack(1, 1));
+    w.send(data(1, 1, b"big"));
+    w.queue.tx.clear();
+    w.pass(20);
+    w.send(Seg { options: sack(&w, &[(1461, 1 + 5 * 1460)]), ..ack(4, 1) });
+    assert_eq!((w.counters().fast_retransmits, w.counters().reductions_undone), (1, 0));
+    let sent: Vec<(u32, usize)> = std::iter::from_fn(|| w.next()).map(|s| (s.seq, s.payload.len())).collect();
+    assert_eq!(sent, [(1, 1460), (14_601, 1460)]);
+    w.pass(1);
+    // The first copy, late; then the second.
+    w.send(ack(4, 1 + 5 * 1460));
+    w.send(Seg { options: sack(&w, &[(1, 1461)]), ..ack(4, 1 + 5 * 1460) });
+    assert_eq!(w.counters().reductions_undone, 1);
+}
+
+/// RFC 5682: after a timeout, acknowledgements of what was sent once say that the path had only paused.
+#[test]
+fn a_timeout_for_a_pause_is_undone() {
+    let mut w = World::established();
+    w.send(data(1, 1, b"big"));
+    w.pass(1_000);
+    assert!(w.counters().rto_expired > 0);
+    w.queue.tx.clear();
+    for i in 1..=10 {
+        w.send(ack(4, 1 + i * 1460));
+    }
+    assert_eq!(w.counters().reductions_undone, 1);
+}
+
 /// RFC 6298 2: the handshake is the first measurement.
 #[test]
 fn the_handshake_measures_the_path() {

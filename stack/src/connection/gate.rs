@@ -168,6 +168,8 @@ impl<S> Connection<S> {
         let outcome = tx.sender.on_ack(env.now, &news);
         env.world.counters.dup_acks += u64::from(outcome.duplicate);
         env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
+        let undone = u64::from(outcome.undone) + u64::from(outcome.undone_earlier);
+        env.world.counters.reductions_undone += undone;
         if outcome.newly_acked > 0 {
             self.waiting.progressed(env.now);
             self.on_acked(env, ack);

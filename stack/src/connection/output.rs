@@ -146,7 +146,8 @@ impl<S> Connection<S> {
     /// What the sender's clock asks for.
     pub(super) fn on_sender_timeout<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Fate {
         match self.tx.sender.on_timeout(env.now) {
-            Timeout::None | Timeout::Resume | Timeout::TailLoss => {}
+            Timeout::None | Timeout::Resume => {}
+            Timeout::TailLoss => env.world.counters.tail_probes += 1,
             Timeout::Late => env.world.counters.fast_retransmits += 1,
             Timeout::Retransmit if !self.is_hopeless() => {
                 env.world.counters.rto_expired += 1;

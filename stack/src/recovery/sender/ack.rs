@@ -41,6 +41,8 @@ pub struct AckOutcome {
     pub fast_retransmit: bool,
     /// It showed that the last reduction of the window had no reason, which was taken back.
     pub undone: bool,
+    /// The same of the reduction before that one.
+    pub undone_earlier: bool,
     /// The peer's window, as far as it reaches into the stream, is not the one known before.
     pub window_changed: bool,
 }
@@ -230,7 +232,7 @@ impl Sender {
         }
         self.judge_tail(news, dsack, advanced, outcome.duplicate);
         if let Some((left, right)) = dsack {
-            self.reconsider_earlier(left, right);
+            outcome.undone_earlier = self.reconsider_earlier(left, right);
         }
         outcome.undone = self.reconsider(news, &delivery, dsack, advanced, outcome.duplicate);
         if advanced {

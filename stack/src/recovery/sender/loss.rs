@@ -168,13 +168,13 @@ impl Sender {
 
     /// The peer received `left..right` twice. With reordering the next reduction often comes before the reports that show
     /// that the last one was wrong; what is told of it then counts still.
-    pub(super) fn reconsider_earlier(&mut self, left: u64, right: u64) {
+    pub(super) fn reconsider_earlier(&mut self, left: u64, right: u64) -> bool {
         let mss = self.mss();
-        let Some(repair) = self.repair.as_deref_mut() else { return };
+        let Some(repair) = self.repair.as_deref_mut() else { return false };
         if !repair.earlier.as_mut().is_some_and(|earlier| earlier.duplicated(left, right)) {
-            return;
+            return false;
         }
-        let Some(earlier) = repair.earlier.take() else { return };
+        let Some(earlier) = repair.earlier.take() else { return false };
         match &mut repair.undo {
             Some(undo) => {
                 undo.before.undo(&earlier.before);
@@ -186,6 +186,7 @@ impl Sender {
             }
             None => self.congestion.undo(&earlier.before),
         }
+        true
     }
 
     /// RFC 3168 6.1.2: a mark costs what a loss costs, at most once for each window of data. Says whether the window is
