@@ -34,6 +34,10 @@ pub(crate) struct FloodOptions {
     /// Honest connections a second instead of as many as there can be
     #[arg(long, value_parser = clap::value_parser!(u32).range(16..=100_000))]
     rate: Option<u32>,
+    /// How khamsin's workers wait: adaptive, busy or sleep. One that spins before everything else on the machine is held up
+    /// by the scheduler for a twentieth of each second
+    #[arg(long, default_value = "sleep")]
+    poll: String,
     /// Seconds of each round
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
@@ -96,7 +100,8 @@ fn one_rung(rung: Rung, options: &FloodOptions) -> Result<()> {
     }
     // Answers to forged sources have a way to go, for either stack.
     bed.server.ip(&["route", "add", "default", "via", CLIENT_V4])?;
-    let more = if rung.has_own_stack() { &["--gateway", CLIENT_V4][..] } else { &[] };
+    let own = ["--gateway", CLIENT_V4, "--poll", &options.poll];
+    let more = if rung.has_own_stack() { &own[..] } else { &[] };
     let server = Server::with(rung, &bed, pages.path(), more)?;
     let pin = ["-a", "-p", "-c", &SERVER_CORE.to_string(), &server.id().to_string()];
     bed.server.run("taskset", &pin, Duration::from_secs(5))?;

@@ -38,6 +38,10 @@ pub(crate) struct SlowOptions {
     /// Seconds in which the attackers come in
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     coming_in: u64,
+    /// How khamsin's workers wait: adaptive, busy or sleep. One that spins before everything else on the machine is held up
+    /// by the scheduler for a twentieth of each second
+    #[arg(long, default_value = "sleep")]
+    poll: String,
     /// Rounds without and with each attack
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -110,7 +114,8 @@ fn one_attack(rung: Rung, attack: Attack, options: &SlowOptions) -> Result<()> {
         bed.client().ip(&["address", "add", &format!("{}/24", source_address(source)), "dev", CLIENT_LINK])?;
     }
     bed.server.sysctl("net.core.somaxconn", "8192")?;
-    let _server = Server::with(rung, &bed, pages.path(), &[])?;
+    let poll = ["--poll", &options.poll];
+    let _server = Server::with(rung, &bed, pages.path(), if rung.has_own_stack() { &poll } else { &[] })?;
     let address = SocketAddr::new(rung.v4().parse()?, 80);
     let time = Duration::from_secs(options.seconds);
     let load = Paced { per_s: Some(options.rate), time, new_connections: false, core: None };
