@@ -1,0 +1,144 @@
+//! The run that callgrind watches.
+
+use super::Case;
+use super::client::Client;
+use super::device::Device;
+use anyhow::{Context, Result, ensure};
+use khamsin::echo::{Echo, EchoConfig};
+use khamsin_drivers::sim::{Side, SimConfig, SimEnd, Wire};
+use khamsin_stack::limits::Limits;
+use khamsin_stack::wire::Flags;
+use khamsin_stack::{Addresses, Instant, Listener, Queue, Shard, ShardConfig};
+
+/// Payload of a request, bytes.
+pub const ECHO: [u8; 64] = [b'x'; 64];
+/// Requests that arrive together, of different connections.
+const BURST: usize = 32;
+/// Time of the wire, microseconds.
+const LATENCY_US: u64 = 10;
+
+/// One turn of the server: what is counted.
+#[inline(never)]
+fn counted_turn(shard: &mut Shard<Echo, Device>, now: Instant, device: &mut Device, echo: &mut Echo) {
+    shard.turn(now, device, echo);
+}
+
+/// A server with open connections, and the clients at their other ends.
+pub struct Bench {
+    wire: Wire,
+    end: SimEnd,
+    device: Device,
+    shard: Shard<Echo, Device>,
+    echo: Echo,
+    clients: Vec<Client>,
+    now: Instant,
+    frame: [u8; 1600],
+    dice: u64,
+}
+
+impl Bench {
+    /// Opens the connections of `case`.
+    ///
+    /// # Errors
+    /// When the server does not take one.
+    pub fn new(case: &Case) -> Result<Self> {
+        let wire = Wire::new(SimConfig { latency_us: LATENCY_US, ..SimConfig::default() });
+        let device = Device { queue: wire.queue(Side::Left), counting: false };
+        let config = ShardConfig {
+            listeners: vec![Listener { app: 0, port: 7 }],
+            addresses: Addresses::Own(vec![("198.18.0.1".parse()?, 15), ("fd00::1".parse()?, 64)]),
+            gateways: vec![],
+            limits: Limits::for_connections(case.connections.max(1024)),
+            secret: [7; 32],
+            strays: None,
+        };
+        let shard = Shard::new(config, device.caps());
+        let mut bench = Bench {
+            end: wire.end(Side::Right),
+            wire,
+            device,
+            shard,
+            echo: Echo::new(EchoConfig::default()),
+            clients: Vec::with_capacity(case.connections),
+            now: Instant::from_millis(1000),
+            frame: [0; 1600],
+            dice: 1,
+        };
+        bench.settle();
+        for number in 0..case.connections {
+            bench.open(Client::new(case, number)).with_context(|| format!("connection {number} did not open"))?;
+        }
+        ensure!(bench.shard.live() == case.connections, "{} of {} live", bench.shard.live(), case.connections);
+        Ok(bench)
+    }
+
+    /// Announcements and the like, out of the way.
+    fn settle(&mut self) {
+        for _ in 0..10 {
+            self.pass(1_000_000);
+            self.shard.turn(self.now, &mut self.device, &mut self.echo);
+        }
+        self.pass(LATENCY_US);
+        while self.end.recv().is_some() {}
+    }
+
+    fn pass(&mut self, us: u64) {
+        self.now = self.now.plus_micros(us);
+        self.wire.advance(self.now);
+    }
+
+    fn open(&mut self, mut client: Client) -> Result<()> {
+        for flags in [Flags::SYN, Flags::ACK] {
+            let len = client.write(self.now, flags, &[], &mut self.frame)?;
+            self.end.send(&self.frame[..len]);
+            self.pass(LATENCY_US);
+            self.shard.turn(self.now, &mut self.device, &mut self.echo);
+            self.pass(LATENCY_US);
+            if flags.syn() {
+                let answer = self.end.recv().context("the SYN was not answered")?;
+                client.take(&answer, &[])?;
+            }
+        }
+        self.clients.push(client);
+        Ok(())
+    }
+
+    /// Has at least `echoes` requests answered, a burst at a time; returns how many.
+    ///
+    /// # Errors
+    /// When an answer is missing or wrong.
+    pub fn run(&mut self, echoes: usize) -> Result<usize> {
+        let burst = BURST.min(self.clients.len());
+        let mut done = 0;
+        let mut chosen = Vec::with_capacity(burst);
+        while done < echoes {
+            self.choose(burst, &mut chosen);
+            for &i in &chosen {
+                let len = self.clients[i].write(self.now, Flags::ACK | Flags::PSH, &ECHO, &mut self.frame)?;
+                self.end.send(&self.frame[..len]);
+            }
+            self.pass(LATENCY_US);
+            self.device.counting = true;
+            counted_turn(&mut self.shard, self.now, &mut self.device, &mut self.echo);
+            self.device.counting = false;
+            self.pass(LATENCY_US);
+            for &i in &chosen {
+                let answer = self.end.recv().context("an answer is missing")?;
+                self.clients[i].take(&answer, &ECHO)?;
+            }
+            done += burst;
+        }
+        Ok(done)
+    }
+
+    fn choose(&mut self, burst: usize, chosen: &mut Vec<usize>) {
+        chosen.clear();
+        while chosen.len() < burst {
+            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let i = (self.dice >> 33) as usize % self.clients.len();
+            if !chosen.contains(&i) {
+                chosen.push(i);
+            }
+        }
+    }
+}
