@@ -9,7 +9,6 @@
 
 use crate::FlowKey;
 use crate::limits::{Limits, RX_BUFFER};
-use crate::prefetch;
 use crate::wire::{self, Flags};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -24,9 +23,6 @@ const NO_OPTIONS: &[u8] = &[];
 /// One recycled socket and its receive buffer. Lives as long as the process; connections come and go in it.
 pub(crate) struct Unit {
     set: SocketSet<'static>,
-    /// Where socket and receive buffer lie, for the prefetcher alone.
-    socket_at: usize,
-    buffer_at: usize,
 }
 
 impl Unit {
@@ -38,15 +34,6 @@ impl Unit {
     #[inline]
     fn socket_mut(&mut self) -> &mut tcp::Socket<'static> {
         self.set.get_mut(SocketHandle::default())
-    }
-
-    /// Asks for the lines that a segment will touch: the socket, and the buffer where offset `next` of the stream goes.
-    #[inline]
-    pub(crate) fn prefetch(&self, next: u64) {
-        for at in (0..size_of::<SocketStorage<'static>>()).step_by(prefetch::LINE) {
-            prefetch::line(self.socket_at + at);
-        }
-        prefetch::line(self.buffer_at + (next % RX_BUFFER as u64) as usize);
     }
 
     /// Where the connection stands, as the gate needs to know it.
@@ -126,7 +113,6 @@ impl Arena {
                 None => drop(self.buffers.pop()),
             }
         };
-        let (socket_at, buffer_at) = (slot.as_ptr() as usize, buffer.as_ptr() as usize);
         let empty: &'static mut [u8] = &mut [];
         let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(buffer), tcp::SocketBuffer::new(empty));
         // The gate owns the timing of ACKs: whenever smoltcp is asked, it is to answer at once.
@@ -134,7 +120,7 @@ impl Arena {
         socket.set_nagle_enabled(false);
         let mut set = SocketSet::new(slot);
         set.add(socket);
-        Some(Unit { set, socket_at, buffer_at })
+        Some(Unit { set })
     }
 }
 

@@ -5,6 +5,7 @@
 //! the window, no acknowledgement of what was never sent, no FIN on or beyond the window's edge.
 
 use super::{Connection, Env, Fate, Transmit};
+use crate::app::App;
 use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
 use crate::recovery::Ack;
 use crate::timestamps::is_old_duplicate;
@@ -18,7 +19,13 @@ const FAR: i32 = 1 << 30;
 impl<S> Connection<S> {
     /// Judges one segment and passes on what is good. `frame` is the Ethernet frame that `segment` was parsed from; its
     /// headers may be rewritten.
-    pub(crate) fn on_segment<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, frame: &mut [u8]) -> Fate {
+    pub(crate) fn on_segment<Q: Queue, A: App<Session = S>>(
+        &mut self,
+        env: &mut Env<'_, Q>,
+        app: &mut A,
+        segment: &Segment,
+        frame: &mut [u8],
+    ) -> Fate {
         let distance = self.rx.distance(segment.seq);
         self.believed = false;
         if segment.flags.rst() {
@@ -63,7 +70,7 @@ impl<S> Connection<S> {
                 self.rx.ack_now();
             }
             let before = self.rx.next;
-            self.on_text(env, segment, distance, frame);
+            self.on_text(env, app, segment, distance, frame);
             self.wait_for_fin(env.now, before);
         }
         Fate::Live
@@ -199,7 +206,7 @@ impl<S> Connection<S> {
     /// may be one that smoltcp would not look at.
     fn tell_machine_fin_acked<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
         let mut packet = [0u8; 128];
-        let seq = self.rx.seq(self.rx.fed);
+        let seq = self.rx.machine_seq();
         let n = wire::synthetic(&self.key, seq, Some(self.tx.machine_ack), Flags::ACK, u16::MAX, &[], &mut packet);
         env.world.machine.feed(&mut self.unit, &packet[..n]);
         if !self.rx.finished {

@@ -267,7 +267,7 @@ impl<S> Connection<S> {
         }
         if self.wishes.wake_at.is_some_and(|at| at <= now) {
             self.wishes.wake_at = None;
-            self.with_app(env, |session, stream, now| app.expired(now, session, stream));
+            self.with_app(env, &[], |session, stream, now| app.expired(now, session, stream));
             self.wishes.ready |= self.wants_more();
         }
         if self.wishes.retry_at.is_some_and(|at| at <= now) {
@@ -290,7 +290,7 @@ impl<S> Connection<S> {
 
     fn run_app<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A) {
         for _ in 0..crate::limits::READY_PASSES {
-            self.with_app(env, |session, stream, now| app.ready(now, session, stream));
+            self.with_app(env, &[], |session, stream, now| app.ready(now, session, stream));
             if !self.wants_more() {
                 return;
             }
@@ -300,7 +300,7 @@ impl<S> Connection<S> {
 
     /// Whether the application is called again without an event: it got on, and bytes are still unread.
     fn wants_more(&self) -> bool {
-        self.wishes.progress && !self.wishes.abort && self.unit.unread() > 0
+        self.wishes.progress && !self.wishes.abort && self.rx.unread() > 0
     }
 
     /// Remembers how much room there was for an application that could use more. One that got no block because others
@@ -335,12 +335,6 @@ impl<S> Connection<S> {
         self.rx.held.clear(&mut world.hold);
         self.unit.recycle();
         (self.unit, self.tx.store)
-    }
-
-    /// Asks for what lies behind the connection itself, which should be in the cache by now.
-    #[inline]
-    pub(crate) fn prefetch(&self) {
-        self.unit.prefetch(self.rx.next);
     }
 
     /// Whether a frame came over another link layer than ours go to.

@@ -14,14 +14,17 @@ const NOWHERE: u64 = u64::MAX;
 /// Offsets are of the peer's stream: 0 is its first payload byte, its FIN counts one.
 ///
 /// Three of them walk through the stream: `consumed <= fed <= next`. smoltcp is only ever fed in order, what fits its ring;
-/// what came too early, and what waits for the ring, is `held`.
+/// what came too early, and what waits for the ring, is `held`. What the application takes from the frame it came in is
+/// not shown to smoltcp at all: its own count of the stream lags behind by the bytes `passed_by`.
 pub(super) struct Receive {
     /// Sequence number of offset 0.
     base: u32,
     /// The next offset expected, RCV.NXT: everything below will reach the application.
     pub(super) next: u64,
-    /// smoltcp has had everything below.
+    /// smoltcp, or the application, has had everything below.
     pub(super) fed: u64,
+    /// Bytes that smoltcp has never seen.
+    passed_by: u64,
     /// How far the application has read.
     pub(super) consumed: u64,
     /// Right edge of the window that smoltcp remembers: what lies beyond, it would cut.
@@ -49,6 +52,7 @@ impl Receive {
             base,
             next: 0,
             fed: 0,
+            passed_by: 0,
             consumed: 0,
             edge: RX_BUFFER as u64,
             acked: 0,
@@ -66,6 +70,29 @@ impl Receive {
     #[inline]
     pub(super) fn seq(&self, offset: u64) -> u32 {
         self.base.wrapping_add(offset as u32)
+    }
+
+    /// The sequence number that smoltcp expects next.
+    #[inline]
+    pub(super) fn machine_seq(&self) -> u32 {
+        self.seq(self.fed - self.passed_by)
+    }
+
+    /// Bytes that smoltcp holds for the application.
+    #[inline]
+    pub(super) fn unread(&self) -> u64 {
+        self.fed.min(self.fin_at) - self.consumed
+    }
+
+    /// The application has taken the next `n` bytes, and smoltcp is not to know of them.
+    #[inline]
+    pub(super) fn pass_by(&mut self, n: u64) {
+        debug_assert!(self.unread() == 0, "what smoltcp holds comes first");
+        self.fed += n;
+        self.passed_by += n;
+        self.consumed += n;
+        // smoltcp's window stays where it is in smoltcp's own count.
+        self.edge += n;
     }
 
     /// How far `seq` lies from what is expected next; negative: it is old. Meaningful within 2^31.
@@ -107,7 +134,7 @@ impl Receive {
 
     /// Takes note of what smoltcp said, and with it remembers.
     pub(super) fn on_reply(&mut self, reply: &Reply) {
-        let ack = self.next.wrapping_add_signed(i64::from(self.distance(reply.ack)));
+        let ack = self.fed.wrapping_add_signed(i64::from(reply.ack.wrapping_sub(self.machine_seq()) as i32));
         // smoltcp counts the peer's FIN in its window's start; the edge is where it said.
         self.edge = self.edge.max(ack + u64::from(reply.window));
     }

@@ -10,6 +10,8 @@ use core::ops::Range;
 
 /// The view of one connection during one callback.
 pub(super) struct View<'a> {
+    /// Text that came just now, still in its frame; smoltcp holds nothing that comes before it.
+    text: &'a [u8],
     unit: &'a mut Unit,
     rx: &'a mut Receive,
     tx: &'a mut Transmit,
@@ -19,15 +21,18 @@ pub(super) struct View<'a> {
 }
 
 impl<S> Connection<S> {
-    /// Calls the application with its session and its view of this connection.
+    /// Calls the application with its session and its view of this connection; returns how much it took of `text`, which
+    /// is what comes next and smoltcp has not seen.
     pub(super) fn with_app<Q: Queue>(
         &mut self,
         env: &mut Env<'_, Q>,
+        text: &[u8],
         call: impl FnOnce(&mut S, &mut View<'_>, Instant),
-    ) {
-        let Some(session) = self.session.as_mut() else { return };
+    ) -> usize {
+        let Some(session) = self.session.as_mut() else { return 0 };
         self.wishes.progress = false;
         let mut view = View {
+            text,
             unit: &mut self.unit,
             rx: &mut self.rx,
             tx: &mut self.tx,
@@ -36,14 +41,35 @@ impl<S> Connection<S> {
             counters: &mut env.world.counters,
         };
         call(session, &mut view, env.now);
-        self.hand_on(env);
+        let taken = text.len() - view.text.len();
+        if text.is_empty() {
+            self.hand_on(env);
+        }
         if self.wishes.short_of_room.get() {
             self.note_short_of_room(env.now, &env.world.pool);
         }
+        taken
     }
 }
 
 impl View<'_> {
+    /// Lets the application read in the frame.
+    #[inline]
+    fn recv_text(&mut self, read: impl FnOnce(&[u8]) -> usize) -> usize {
+        let n = read(self.text).min(self.text.len());
+        self.text = &self.text[n..];
+        self.rx.pass_by(n as u64);
+        self.counters.rx_payload_bytes += n as u64;
+        n
+    }
+
+    /// Lets the application read in smoltcp's ring.
+    fn recv_buffered(&mut self, read: impl FnOnce(&[u8]) -> usize) -> usize {
+        let n = self.unit.recv(read);
+        self.rx.consumed += n as u64;
+        n
+    }
+
     /// The application could use more room than there is: it is to hear when there is more.
     fn fell_short(&self) {
         self.wishes.short_of_room.set(true);
@@ -53,8 +79,14 @@ impl View<'_> {
 impl Stream for View<'_> {
     #[inline]
     fn recv(&mut self, read: impl FnOnce(&[u8]) -> usize) -> usize {
-        let n = self.unit.recv(read);
-        self.rx.consumed += n as u64;
+        let n = if !self.text.is_empty() {
+            self.recv_text(read)
+        } else if self.rx.unread() > 0 {
+            self.recv_buffered(read)
+        } else {
+            read(&[]);
+            0
+        };
         self.wishes.progress |= n > 0;
         n
     }

@@ -6,6 +6,7 @@
 use super::window::Look;
 use super::{Connection, Env};
 use crate::Queue;
+use crate::app::App;
 use crate::machine::Reply;
 use crate::reassembly::{Inserted, Refused};
 use crate::wire::{self, Flags, Segment};
@@ -26,20 +27,44 @@ struct Cut {
 impl<S> Connection<S> {
     /// Payload and FIN of a segment that begins `distance` from what is expected next.
     #[inline]
-    pub(super) fn on_text<Q: Queue>(
+    pub(super) fn on_text<Q: Queue, A: App<Session = S>>(
         &mut self,
         env: &mut Env<'_, Q>,
+        app: &mut A,
         segment: &Segment,
         distance: i32,
         frame: &mut [u8],
     ) {
         let len = segment.payload_len();
         if distance == 0 && !segment.flags.fin() && self.rx.goes_straight(len as u64) {
-            self.feed_frame(env, segment, frame, &Cut { front: 0, len, whole: true });
-            self.rx.next = self.rx.fed;
+            self.rx.next += len as u64;
+            let taken = if self.rx.unread() == 0 { self.offer(env, app, segment.payload(frame)) } else { 0 };
+            if taken < len {
+                self.feed_rest(env, segment, frame, taken);
+            }
             self.on_progress(env, len as u64);
         } else {
             self.on_odd_text(env, segment, distance, frame);
+        }
+    }
+
+    /// Shows text to the application while it lies in its frame; returns how much it took. Most requests are taken whole: no
+    /// copy, and nothing for smoltcp to do.
+    #[inline]
+    fn offer<Q: Queue, A: App<Session = S>>(&mut self, env: &mut Env<'_, Q>, app: &mut A, text: &[u8]) -> usize {
+        self.wishes.ready = false;
+        self.with_app(env, text, |session, stream, now| app.ready(now, session, stream))
+    }
+
+    /// Has smoltcp keep what the application did not take of a segment's text, or was not shown.
+    #[cold]
+    fn feed_rest<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, frame: &mut [u8], taken: usize) {
+        let offered = self.rx.unread() == 0;
+        let len = segment.payload_len() - taken;
+        self.feed_frame(env, segment, frame, &Cut { front: taken, len, whole: taken == 0 });
+        if offered {
+            // It has seen the rest and is not called again for it, unless it got on.
+            self.wishes.ready = self.wants_more();
         }
     }
 
@@ -201,7 +226,7 @@ impl<S> Connection<S> {
                 self.rx.held.release_to(&mut env.world.hold, self.rx.fed);
             } else if self.rx.fin_is_next() {
                 let mut packet = [0u8; 128];
-                let (seq, ack) = (self.rx.seq(fed), Some(self.tx.machine_ack));
+                let (seq, ack) = (self.rx.machine_seq(), Some(self.tx.machine_ack));
                 let n = wire::synthetic(&self.key, seq, ack, Flags::FIN, u16::MAX, &[], &mut packet);
                 let reply = env.world.machine.feed(&mut self.unit, &packet[..n]);
                 self.after_feed(env, reply);
@@ -233,7 +258,7 @@ impl<S> Connection<S> {
         let world = &mut *env.world;
         let fed = self.rx.fed;
         let len = len.min(32 * 1024) as usize;
-        let (seq, ack) = (self.rx.seq(fed), self.tx.machine_ack);
+        let (seq, ack) = (self.rx.machine_seq(), self.tx.machine_ack);
         let Some(header) = wire::text_header(&self.key, seq, ack, len, &mut world.plain) else { return };
         let mut done = 0;
         while done < len {
@@ -260,8 +285,7 @@ impl<S> Connection<S> {
         };
         let bytes = if segment.plain { frame } else { &mut env.world.plain[..] };
         let Some(packet) = bytes.get_mut(lead..end) else { return };
-        let seq = segment.seq.wrapping_add(cut.front as u32);
-        let Some(packet) = rewrite(packet, cut, seq, self.tx.machine_ack) else { return };
+        let Some(packet) = rewrite(packet, cut, self.rx.machine_seq(), self.tx.machine_ack) else { return };
         let reply = env.world.machine.feed(&mut self.unit, packet);
         self.after_feed(env, reply);
     }

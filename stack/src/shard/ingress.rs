@@ -23,7 +23,7 @@ pub(super) struct Travel {
 
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// Takes in a burst. Each stage asks for the memory that the next will touch, so that the misses of a burst overlap:
-    /// frames, slots of the flow table, connections, sockets and buffers.
+    /// frames, slots of the flow table, connections.
     pub(super) fn on_burst(&mut self, now: Instant, queue: &mut Q, app: &mut A, burst: &mut Vec<Q::Frame>) {
         let mut parsed = core::mem::take(&mut self.parsed);
         for frame in burst.iter() {
@@ -41,11 +41,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         for &(_, hash) in &parsed {
             if let Some(connection) = self.candidate(hash) {
                 prefetch::value(connection);
-            }
-        }
-        for &(_, hash) in &parsed {
-            if let Some(connection) = self.candidate(hash) {
-                connection.prefetch();
             }
         }
         for (mut frame, (parsed, hash)) in burst.drain(..).zip(parsed.drain(..)) {

@@ -47,7 +47,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         segment: &Segment,
         bytes: &mut [u8],
     ) {
-        let fate = self.work(now, queue, id, |connection, env| connection.on_segment(env, segment, bytes));
+        let fate = self.work(now, queue, id, |connection, env| connection.on_segment(env, app, segment, bytes));
         match fate {
             Fate::Live => {
                 self.follow_link(id, link);
