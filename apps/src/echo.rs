@@ -56,25 +56,22 @@ impl Echo {
         Echo { config, scratch: Vec::with_capacity(SCRATCH), draining: false }
     }
 
-    /// Copies input to output while there is both; never takes more than it can send.
+    /// Copies input to output; never takes more than it can send. What is left brings the next call.
     fn bytes(&mut self, stream: &mut impl Stream) {
-        loop {
-            let room = stream.send_capacity().min(SCRATCH);
-            if room == 0 {
-                // Asking for room that is not there is what brings the next `ready`.
-                stream.send(|_| 0);
-                return;
-            }
-            let scratch = &mut self.scratch;
-            scratch.clear();
-            let n = stream.recv(|unread| {
-                let n = unread.len().min(room);
-                scratch.extend_from_slice(&unread[..n]);
-                n
-            });
-            if n == 0 {
-                return;
-            }
+        let room = stream.send_capacity().min(SCRATCH);
+        if room == 0 {
+            // Asking for room that is not there is what brings the next `ready`.
+            stream.send(|_| 0);
+            return;
+        }
+        let scratch = &mut self.scratch;
+        scratch.clear();
+        let n = stream.recv(|unread| {
+            let n = unread.len().min(room);
+            scratch.extend_from_slice(&unread[..n]);
+            n
+        });
+        if n > 0 {
             let sent = send_some(stream, scratch);
             debug_assert_eq!(sent, n, "send_capacity promised room");
         }

@@ -2,7 +2,6 @@
 
 use super::{Flow, Shard};
 use crate::app::App;
-use crate::connection::Connection;
 use crate::prefetch;
 use crate::stray::Stray;
 use crate::wire::checksum::{Verdict, verify_tcp};
@@ -11,11 +10,24 @@ use crate::wire::{
 };
 use crate::{FlowKey, Frame, Instant, Queue, RxChecksum, TxOffload};
 
+/// No connection's number.
+const NOBODY: u32 = u32::MAX;
+
+/// What is known of a frame after the first stages.
+#[derive(Default)]
+pub(super) struct Staged {
+    parsed: Parsed,
+    hash: u64,
+    candidate: u32,
+}
+
 /// What goes with a frame on its way.
 #[derive(Clone, Copy)]
 pub(super) struct Travel {
     /// Of its flow.
     hash: u64,
+    /// The connection that the hash means, most likely; [`NOBODY`] if none.
+    candidate: u32,
     checksum: RxChecksum,
     /// Shards that did not know it.
     pub(super) seen_by: usize,
@@ -25,39 +37,40 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Takes in a burst. Each stage asks for the memory that the next will touch, so that the misses of a burst overlap:
     /// frames, slots of the flow table, connections.
     pub(super) fn on_burst(&mut self, now: Instant, queue: &mut Q, app: &mut A, burst: &mut Vec<Q::Frame>) {
-        let mut parsed = core::mem::take(&mut self.parsed);
+        let mut staged = core::mem::take(&mut self.staged);
         for frame in burst.iter() {
             prefetch::line(frame.bytes().as_ptr() as usize);
         }
         for frame in burst.iter() {
-            parsed.push((Parsed::default(), 0));
-            let Some((into, hash)) = parsed.last_mut() else { continue };
-            wire::parse_into(frame.bytes(), into);
-            if let Kind::Tcp(segment) = &into.kind {
+            staged.push(Staged::default());
+            let Some(Staged { parsed, hash, .. }) = staged.last_mut() else { continue };
+            wire::parse_into(frame.bytes(), parsed);
+            if let Kind::Tcp(segment) = &parsed.kind {
                 *hash = self.flows.hash(&segment.key);
                 self.flows.prefetch(*hash);
             }
         }
-        for &(_, hash) in &parsed {
-            if let Some(connection) = self.candidate(hash) {
+        for Staged { hash, candidate, .. } in &mut staged {
+            *candidate = self.candidate(*hash);
+            if let Some(connection) = self.live.get(*candidate) {
                 prefetch::value(connection);
             }
         }
-        for (mut frame, (parsed, hash)) in burst.drain(..).zip(parsed.drain(..)) {
+        for (mut frame, Staged { parsed, hash, candidate }) in burst.drain(..).zip(staged.drain(..)) {
             let checksum = frame.rx_checksum();
-            let travel = Travel { hash, checksum, seen_by: 0 };
+            let travel = Travel { hash, candidate, checksum, seen_by: 0 };
             self.on_parsed(now, queue, app, &parsed, frame.bytes_mut(), travel);
             queue.release(frame);
         }
-        self.parsed = parsed;
+        self.staged = staged;
     }
 
     /// The connection that a hash most likely means. A guess, without a look at the connection itself.
     #[inline]
-    fn candidate(&self, hash: u64) -> Option<&Connection<A::Session>> {
-        match Flow::unpack(self.flows.find(hash, |_| true)?) {
-            Flow::Live(id) => self.live.get(id),
-            _ => None,
+    fn candidate(&self, hash: u64) -> u32 {
+        match self.flows.find(hash, |_| true).map(Flow::unpack) {
+            Some(Flow::Live(id)) => id,
+            _ => NOBODY,
         }
     }
 
@@ -68,7 +81,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Kind::Tcp(segment) => self.flows.hash(&segment.key),
             _ => 0,
         };
-        let travel = Travel { hash, checksum: stray.checksum, seen_by: stray.seen_by };
+        let travel = Travel { hash, candidate: NOBODY, checksum: stray.checksum, seen_by: stray.seen_by };
         self.on_parsed(now, queue, app, &parsed, &mut stray.bytes, travel);
     }
 
@@ -122,7 +135,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 Kind::Icmp4(message) | Kind::Icmp6(message) => message.plain = false,
                 _ => {}
             }
-            let travel = Travel { hash, checksum: RxChecksum::Unknown, seen_by: 0 };
+            let travel = Travel { hash, candidate: NOBODY, checksum: RxChecksum::Unknown, seen_by: 0 };
             match parsed.kind {
                 // Parts of a part.
                 Kind::Fragment(_) => DropReason::Fragment.count(&mut self.world.counters),
@@ -249,7 +262,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         bytes: &mut [u8],
         travel: Travel,
     ) {
-        match self.find(&segment.key, travel.hash) {
+        // The guess made early is right as long as nobody else has come to live there.
+        let guess = self.live.get(travel.candidate).filter(|c| c.key == segment.key);
+        match guess.map(|_| Flow::Live(travel.candidate)).or_else(|| self.find(&segment.key, travel.hash)) {
             Some(Flow::Live(id)) => self.on_live(now, queue, app, id, link, segment, bytes),
             Some(Flow::Syn(position)) => {
                 self.on_half_open(now, queue, app, position, link, segment, bytes, travel);

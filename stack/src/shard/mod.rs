@@ -32,9 +32,10 @@ use crate::stray::StrayLink;
 use crate::syn::SynTable;
 use crate::timewait::TimeWaitTable;
 use crate::wheel::Wheel;
-use crate::wire::{Addresses, Parsed, Responder, ResponderConfig};
+use crate::wire::{Addresses, Responder, ResponderConfig};
 use crate::{Caps, CloseReason, Counters, FlowKey, Frame, Instant, Queue, TxOffload};
 
+use ingress::Staged;
 use slab::Slab;
 
 /// How a shard is set up.
@@ -92,8 +93,8 @@ pub struct Shard<A: App, Q: Queue> {
     burst: Vec<Q::Frame>,
     /// Bursts in a row that were as large as they may be, after which there may be more in the ring.
     whole_bursts: u32,
-    /// What the frames of a burst are, and the hashes of their flows.
-    parsed: Vec<(Parsed, u64)>,
+    /// What is known of the frames of a burst.
+    staged: Vec<Staged>,
     frame: Option<Q::Frame>,
     draining: bool,
 }
@@ -181,7 +182,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
             whole_bursts: 0,
-            parsed: Vec::with_capacity(BURST),
+            staged: Vec::with_capacity(BURST),
             frame: None,
             draining: false,
         }
