@@ -139,6 +139,8 @@ pub struct Diary {
     pub asks_first: bool,
     /// Read nothing for a second, then one byte, then the rest.
     pub sips: bool,
+    /// Read some part of what is there, or nothing, as this number has it, and look again a little later; 0: off.
+    pub nibbles: u64,
     /// Calls of `ready`.
     pub calls: usize,
     /// What every connection gets.
@@ -166,6 +168,9 @@ impl App for Diary {
                 stream.wake_at(Some(now + Duration::from_millis(20)));
             }
             return;
+        }
+        if self.nibbles > 0 {
+            return self.nibble(now, stream);
         }
         if self.sips && self.events.borrow().last() == Some(&Event::Open) {
             return stream.wake_at(Some(now + Duration::from_secs(1)));
@@ -216,7 +221,7 @@ impl App for Diary {
         }
     }
     fn expired(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
-        if self.naps {
+        if self.naps || self.nibbles > 0 {
             return self.ready(now, left, stream);
         }
         self.events.borrow_mut().push(Event::Expired);
@@ -237,6 +242,21 @@ impl App for Diary {
 }
 
 impl Diary {
+    fn nibble(&mut self, now: Instant, stream: &mut impl Stream) {
+        self.nibbles = self.nibbles.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) | 1;
+        let dice = (self.nibbles >> 33) as usize;
+        let at = self.checked;
+        self.checked += stream.recv(|bytes| {
+            assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == big_byte(at + i)), "from {at} on");
+            if dice.is_multiple_of(3) { bytes.len() } else { dice % (bytes.len() + 1) }
+        });
+        stream.wake_at(Some(now + Duration::from_millis(2)));
+        if stream.finished() {
+            self.events.borrow_mut().push(Event::Finished);
+            stream.shutdown();
+        }
+    }
+
     fn send_big(&self, left: &mut usize, stream: &mut impl Stream) {
         if *left > 0 && self.asks_first {
             stream.send_capacity();
