@@ -2,17 +2,16 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+mod diary;
+pub use diary::{Diary, Event};
+
 use core::time::Duration;
-use khamsin_stack::app::send_all;
 use khamsin_stack::limits::Limits;
 use khamsin_stack::queue::QueueStats;
 use khamsin_stack::wire::checksum::{Verdict, verify_tcp};
 use khamsin_stack::wire::{self, Flags, Kind, LinkHeader, Outgoing, Template, TxChecksum, VlanTags};
 use khamsin_stack::*;
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::rc::Rc;
 
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -103,177 +102,6 @@ impl Queue for MemQueue {
     }
     fn stats(&self) -> QueueStats {
         QueueStats::default()
-    }
-}
-
-/// Of a session that has ended its own stream, instead of the bytes it still has to send.
-const SHUT: usize = usize::MAX;
-
-/// What the application saw, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    Open,
-    Data(Vec<u8>),
-    Finished,
-    Expired,
-    Closed(CloseReason),
-}
-
-/// An echo that keeps a diary, and obeys a few words: `panic`, `abort`, `timer`, `big` (sends 100,000 bytes), `shut`.
-#[derive(Default)]
-pub struct Diary {
-    pub events: Rc<RefCell<Vec<Event>>>,
-    /// Consume nothing.
-    pub deaf: bool,
-    /// Whoever is deaf looks again a little later.
-    pub naps: bool,
-    /// Consume but do not answer.
-    pub mute: bool,
-    /// Read all at once, check that it is what [`big_byte`] says, keep nothing.
-    pub checks: bool,
-    /// Bytes checked.
-    pub checked: usize,
-    /// Do not close when the peer does.
-    pub stays: bool,
-    /// Ask for room before sending, as an echo does.
-    pub asks_first: bool,
-    /// Read nothing for a second, then one byte, then the rest.
-    pub sips: bool,
-    /// Read some part of what is there, or nothing, as this number has it, and look again a little later; 0: off.
-    pub nibbles: u64,
-    /// Calls of `ready`.
-    pub calls: usize,
-    /// What every connection gets.
-    pub patience: Patience,
-    /// Panic at the next connection.
-    pub panics_at_open: bool,
-    /// Panic when told of the next end.
-    pub panics_at_close: bool,
-}
-
-impl App for Diary {
-    type Session = usize;
-    fn open(&mut self, _: Instant, _: Listener, _: SocketAddr) -> usize {
-        assert!(!self.panics_at_open, "as asked");
-        self.events.borrow_mut().push(Event::Open);
-        0
-    }
-    fn patience(&self, _: Listener) -> Patience {
-        self.patience
-    }
-    fn ready(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
-        self.calls += 1;
-        if self.deaf {
-            if self.naps {
-                stream.wake_at(Some(now + Duration::from_millis(20)));
-            }
-            return;
-        }
-        if self.nibbles > 0 {
-            return self.nibble(now, stream);
-        }
-        if self.sips && self.events.borrow().last() == Some(&Event::Open) {
-            return stream.wake_at(Some(now + Duration::from_secs(1)));
-        }
-        let shut = *left == SHUT;
-        if !shut {
-            while self.checks {
-                let at = self.checked;
-                self.checked += stream.recv(|bytes| {
-                    assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == big_byte(at + i)), "from {at} on");
-                    bytes.len()
-                });
-                if self.checked == at {
-                    return;
-                }
-            }
-            self.send_big(left, stream);
-        }
-        let mut data = Vec::new();
-        let room = if shut || self.mute { usize::MAX } else { stream.send_capacity() };
-        stream.recv(|bytes| {
-            data.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            data.len()
-        });
-        if !data.is_empty() {
-            self.events.borrow_mut().push(Event::Data(data.clone()));
-            match &data[..] {
-                b"panic" => panic!("as asked"),
-                b"abort" => stream.abort(),
-                b"shut" => {
-                    *left = SHUT;
-                    stream.shutdown();
-                }
-                b"timer" => stream.wake_at(Some(now + Duration::from_secs(3))),
-                b"big" => {
-                    *left = 100_000;
-                    self.send_big(left, stream);
-                }
-                _ if self.mute || shut => {}
-                _ => assert!(send_all(stream, &data)),
-            }
-        }
-        if stream.finished() && (*left == 0 || *left == SHUT) {
-            self.events.borrow_mut().push(Event::Finished);
-            if !self.stays && *left != SHUT {
-                stream.shutdown();
-            }
-        }
-    }
-    fn expired(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
-        if self.naps || self.nibbles > 0 {
-            return self.ready(now, left, stream);
-        }
-        self.events.borrow_mut().push(Event::Expired);
-        if self.sips {
-            let mut sip = Vec::new();
-            stream.recv(|bytes| {
-                sip.extend(bytes.first());
-                sip.len()
-            });
-            return self.events.borrow_mut().push(Event::Data(sip));
-        }
-        send_all(stream, b"ding");
-    }
-    fn closed(&mut self, _: usize, reason: CloseReason) {
-        self.events.borrow_mut().push(Event::Closed(reason));
-        assert!(!self.panics_at_close, "as asked");
-    }
-}
-
-impl Diary {
-    fn nibble(&mut self, now: Instant, stream: &mut impl Stream) {
-        self.nibbles = self.nibbles.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) | 1;
-        let dice = (self.nibbles >> 33) as usize;
-        let at = self.checked;
-        self.checked += stream.recv(|bytes| {
-            assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == big_byte(at + i)), "from {at} on");
-            if dice.is_multiple_of(3) { bytes.len() } else { dice % (bytes.len() + 1) }
-        });
-        stream.wake_at(Some(now + Duration::from_millis(2)));
-        if stream.finished() {
-            self.events.borrow_mut().push(Event::Finished);
-            stream.shutdown();
-        }
-    }
-
-    fn send_big(&self, left: &mut usize, stream: &mut impl Stream) {
-        if *left > 0 && self.asks_first {
-            stream.send_capacity();
-        }
-        while *left > 0 {
-            let n = stream.send(|room| {
-                let n = room.len().min(*left);
-                for (i, byte) in room[..n].iter_mut().enumerate() {
-                    *byte = big_byte(100_000 - *left + i);
-                }
-                n
-            });
-            if n == 0 {
-                return;
-            }
-            *left -= n;
-        }
     }
 }
 
