@@ -166,7 +166,8 @@ impl Book {
                 }
             }
             Stage::Warm if stopped || now >= self.stage_until => {
-                (self.from_us, self.issued) = (self.us(now), 0);
+                // What is under way counts as if it were made now: it will be answered in the measurement.
+                (self.from_us, self.issued) = (self.us(now), self.under_way as u64);
                 let until = now + self.plan.duration;
                 self.until_us = self.us(until);
                 self.cpu_from = cpu::spent_by_thread();
@@ -337,20 +338,8 @@ impl Book {
     /// The oldest request of connection `id` was answered right. Says whether it is to ask again at once.
     #[inline]
     pub fn answered(&mut self, now: Instant, id: u32) -> bool {
-        let lane = &mut self.lanes[id as usize];
-        if lane.len == 0 {
-            return false;
-        }
-        let stamp = self.stamps[id as usize * self.depth + usize::from(lane.first)];
-        lane.first = if usize::from(lane.first) + 1 == self.depth { 0 } else { lane.first + 1 };
-        lane.len -= 1;
-        self.under_way -= 1;
-        self.answered_all += 1;
         let now_us = self.us(now);
-        self.record(stamp, now_us);
-        if id as usize >= self.plan.connections {
-            self.waking = self.waking.saturating_sub(1);
-            self.tally.woken += 1;
+        if !self.settle(id, now_us) || id as usize >= self.plan.connections {
             return false;
         }
         if self.plan.fresh {
@@ -366,6 +355,36 @@ impl Book {
             self.free(id);
         }
         asks
+    }
+
+    /// As [`answered`](Self::answered), and connection `id` takes no more requests: the server ends it with this answer.
+    pub fn answered_last(&mut self, now: Instant, id: u32) {
+        self.settle(id, self.us(now));
+        self.closed(id);
+    }
+
+    /// Connection `id` takes no requests until it is [freed](Self::free) again.
+    pub fn closed(&mut self, id: u32) {
+        if let Some(lane) = self.lanes.get_mut(id as usize) {
+            lane.usable = false;
+        }
+    }
+
+    /// The oldest request of connection `id` is over; false: there was none.
+    #[inline]
+    fn settle(&mut self, id: u32, now_us: u32) -> bool {
+        let Some(lane) = self.lanes.get_mut(id as usize).filter(|lane| lane.len > 0) else { return false };
+        let stamp = self.stamps[id as usize * self.depth + usize::from(lane.first)];
+        lane.first = if usize::from(lane.first) + 1 == self.depth { 0 } else { lane.first + 1 };
+        lane.len -= 1;
+        self.under_way -= 1;
+        self.answered_all += 1;
+        self.record(stamp, now_us);
+        if id as usize >= self.plan.connections {
+            self.waking = self.waking.saturating_sub(1);
+            self.tally.woken += 1;
+        }
+        true
     }
 
     #[inline]

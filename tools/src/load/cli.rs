@@ -1,9 +1,12 @@
 //! The command line.
 
+use super::client::Link;
+use super::client::open::Device;
 use super::crew::{Backend, Job};
 use super::plan::{Pace, Plan, Poll, Question, Target};
 use clap::{Parser, ValueEnum};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use khamsin_drivers::af_xdp::Mode;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ Examples:
   khamsin-load http://198.18.0.2/big --slow 28800 -c 1000        a thousand modems
   khamsin-load echo://198.18.0.2:7 --size 64 --pipeline 8
   khamsin-load echo://198.18.0.2:7 -c 10 --idle 10000 --wake     10,000 idle connections beside ten
+  khamsin-load http://198.18.0.2/small --backend af-xdp --interface veth0 --source 198.18.1.0/26 --poll busy
 
 Exit status: 0 if everything was answered right, 1 if anything failed or nothing was served, 2 for a wrong command line.";
 
@@ -94,13 +98,26 @@ pub struct Cli {
     /// What carries the load
     #[arg(long, value_enum, default_value_t = Carrier::Sockets, help_heading = "Carrier")]
     backend: Carrier,
-    /// Addresses to ask from, in turn, such as 198.18.0.64/26; sockets: addresses that the kernel owns
+    /// The interface that frames go through; tap: the name of the device to make [default there: khload0]
+    #[arg(long, value_name = "IF", help_heading = "Carrier")]
+    interface: Option<String>,
+    /// Addresses to ask from, in turn, such as 198.18.0.64/26, 64 at most; sockets: addresses that the kernel owns, all
+    /// others: addresses that nobody has
     #[arg(long, value_name = "IP/LEN", help_heading = "Carrier")]
     source: Option<String>,
-    /// Receive window of each connection, bytes [default: the system's]
+    /// Router to send everything to, where the server is not on the link
+    #[arg(long, value_name = "IP", help_heading = "Carrier")]
+    gateway: Option<Ipv4Addr>,
+    /// MAC address of the server or router [default: asked for by ARP]
+    #[arg(long, value_name = "MAC", value_parser = mac_address, help_heading = "Carrier")]
+    mac: Option<[u8; 6]>,
+    /// Where the XDP program runs
+    #[arg(long, value_enum, default_value_t = XdpMode::Auto, help_heading = "Carrier")]
+    xdp_mode: XdpMode,
+    /// Receive window of each connection, bytes [default: the system's; frames: 65,535; with --slow 8,192]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1024..=64 << 20), help_heading = "Carrier")]
     window: Option<u32>,
-    /// Threads that share the load
+    /// Threads that share the load; frames have one
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Carrier")]
     threads: u16,
     /// How threads wait for answers
@@ -120,16 +137,40 @@ pub struct Cli {
 enum Carrier {
     /// Kernel sockets and epoll
     Sockets,
+    /// A light TCP client of its own over AF_XDP (IPv4)
+    AfXdp,
+    /// The same over a ring of packet sockets
+    AfPacket,
+    /// The same over a TAP, for a server on this host's kernel: the TAP's far side gets the server's address
+    Tap,
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum XdpMode {
+    /// The best place that the interface has
+    Auto,
+    /// In the driver
+    Native,
+    /// In the kernel's receive path
+    Generic,
 }
 
 /// Most connections of one run: numbers have room for more, machines do not.
 const CONNECTIONS_MAX: usize = 4_000_000;
 /// Most addresses to ask from: one XDP program looks for so many.
 const SOURCES_MAX: usize = 64;
+/// The TAP that is made when no name is given.
+const TAP_NAME: &str = "khload0";
 
 fn positive(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if rate > 0.0 && rate <= 1e8 { Ok(rate) } else { Err("a rate lies above 0 and below 100 million".into()) }
+}
+
+fn mac_address(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+    bytes.and_then(|b| b.try_into().ok()).ok_or_else(|| format!("`{text}` is no MAC address such as 02:00:00:00:00:01"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -182,8 +223,49 @@ impl Cli {
                 check_descriptors(all)?;
                 Backend::Sockets { sources }
             }
+            carrier => {
+                if threads > 1 {
+                    return Err("frames have one thread: leave out --threads, or use --backend sockets".into());
+                }
+                self.frames(carrier, &plan.target, &sources)?
+            }
         };
         Ok(Job { plan, backend, threads, json: self.json.clone(), quiet: self.quiet })
+    }
+
+    /// The backends on a TCP of our own.
+    fn frames(&self, carrier: Carrier, target: &Target, sources: &[IpAddr]) -> Result<Backend, String> {
+        let IpAddr::V4(server) = target.address.ip() else {
+            return Err(format!("{} is IPv6, which only --backend sockets speaks", target.address));
+        };
+        let sources: Vec<Ipv4Addr> =
+            sources.iter().filter_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None }).collect();
+        if sources.is_empty() {
+            return Err(
+                "frames need IPv4 addresses of their own to come from: give --source, such as 198.18.0.64/26".into()
+            );
+        }
+        if sources.contains(&server) {
+            return Err(format!("{server} is the server's address and lies within --source: choose another network"));
+        }
+        let interface = || {
+            self.interface.clone().ok_or_else(|| "frames need an interface to go through: give --interface".to_owned())
+        };
+        let device = match carrier {
+            Carrier::AfPacket => Device::Packet { interface: interface()? },
+            Carrier::Tap => {
+                Device::Tap { interface: self.interface.clone().unwrap_or_else(|| TAP_NAME.into()), server }
+            }
+            _ => {
+                let mode = match self.xdp_mode {
+                    XdpMode::Auto => None,
+                    XdpMode::Native => Some(Mode::Native),
+                    XdpMode::Generic => Some(Mode::Generic),
+                };
+                Device::Xdp { interface: interface()?, mode }
+            }
+        };
+        Ok(Backend::Frames { device, link: Link { sources, next_hop: self.gateway.unwrap_or(server), mac: self.mac } })
     }
 
     fn target(&self) -> Result<Target, String> {

@@ -43,3 +43,17 @@ fn nonsense_is_refused_with_a_sentence() {
         assert!(job(wrong).is_err_and(|sentence| sentence.contains(' ')), "{wrong}");
     }
 }
+
+#[test]
+fn frames_need_an_interface_and_addresses() {
+    let of = |line: &str| job(&format!("http://198.18.0.2/ --backend {line}"));
+    assert!(of("af-xdp --interface v0").is_err_and(|s| s.contains("--source")));
+    assert!(of("af-xdp --source 198.18.1.1").is_err_and(|s| s.contains("--interface")));
+    assert!(of("af-xdp --interface v0 --source 198.18.0.0/28").is_err_and(|s| s.contains("server's address")));
+    assert!(of("af-xdp --interface v0 --source 198.18.1.1 -t 2").is_err_and(|s| s.contains("one thread")));
+    let job = of("tap --source 198.18.1.1 --mac 02:00:00:00:00:0a").unwrap();
+    let Backend::Frames { device, link } = job.backend else { panic!() };
+    assert_eq!(device, Device::Tap { interface: TAP_NAME.into(), server: "198.18.0.2".parse().unwrap() });
+    assert_eq!((link.next_hop.to_string().as_str(), link.mac), ("198.18.0.2", Some([2, 0, 0, 0, 0, 10])));
+    assert!(mac_address("02:00:00:00:00").is_err() && mac_address("here").is_err());
+}

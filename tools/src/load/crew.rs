@@ -1,6 +1,8 @@
 //! The threads of a load: one engine each.
 
 use super::book::{Book, Gauge, Together};
+use super::client::Link;
+use super::client::open::{self, Device};
 use super::plan::Plan;
 use super::progress::{LOOK, Progress};
 use super::sockets::Sockets;
@@ -36,6 +38,13 @@ pub enum Backend {
         /// Addresses that the kernel owns.
         sources: Vec<IpAddr>,
     },
+    /// A small TCP of our own over frames; one thread.
+    Frames {
+        /// Where they go.
+        device: Device,
+        /// What is known of the link.
+        link: Link,
+    },
 }
 
 /// What came of a load.
@@ -59,7 +68,7 @@ pub fn run(job: &Job) -> Result<Outcome> {
         signal_hook::flag::register(signal, Arc::clone(&together.stop))?;
     }
     let gauges: Vec<Arc<Gauge>> = (0..job.threads).map(|_| Arc::default()).collect();
-    let threads: Vec<JoinHandle<Result<Tally>>> = gauges
+    let threads: Vec<JoinHandle<Result<(Tally, String)>>> = gauges
         .iter()
         .enumerate()
         .map(|(number, gauge)| {
@@ -78,22 +87,28 @@ pub fn run(job: &Job) -> Result<Outcome> {
         }
     }
     progress.end();
-    let mut tally = Tally::new()?;
+    let (mut tally, mut carrier) = (Tally::new()?, String::new());
     for thread in threads {
-        tally.add(&thread.join().map_err(|_| anyhow!("a thread of the load ended in a panic"))??)?;
+        let part = thread.join().map_err(|_| anyhow!("a thread of the load ended in a panic"))??;
+        tally.add(&part.0)?;
+        carrier = part.1;
     }
-    Ok(Outcome { tally, carrier: "sockets".into() })
+    Ok(Outcome { tally, carrier })
 }
 
-/// One thread's part.
-fn carry(plan: Plan, backend: Backend, gauge: Arc<Gauge>, together: Arc<Together>) -> Result<Tally> {
+/// One thread's part: its figures, and what carried it.
+fn carry(plan: Plan, backend: Backend, gauge: Arc<Gauge>, together: Arc<Together>) -> Result<(Tally, String)> {
     let clock = Clock;
     let now = clock.now();
     let book = Book::new(plan, gauge, together, now)?;
     match backend {
         Backend::Sockets { sources } => {
             let engine = Sockets::new(book, sources, now).context("kernel sockets")?;
-            Ok(engine.run(clock)?.tally)
+            Ok((engine.run(clock)?.tally, "sockets".into()))
+        }
+        Backend::Frames { device, link } => {
+            let (book, name) = open::run(book, &device, link, clock)?;
+            Ok((book.tally, name))
         }
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Head {
     /// Bytes of the head itself.
     pub(super) len: usize,
     pub(super) body: Body,
+    /// The server ends the connection behind the answer (RFC 9112 9.6).
+    pub(super) close: bool,
 }
 
 /// How the body is delimited.
@@ -36,7 +38,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Fault> {
         Ok(httparse::Status::Partial) | Err(_) => return Err(Fault::Head),
     };
     let status = response.code.ok_or(Fault::Head)?;
-    let mut body = Body::UntilClose;
+    let (mut body, mut close) = (Body::UntilClose, response.version == Some(0));
     for field in response.headers.iter() {
         if field.name.eq_ignore_ascii_case("transfer-encoding") {
             if !field.value.eq_ignore_ascii_case(b"chunked") {
@@ -46,12 +48,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Fault> {
         } else if field.name.eq_ignore_ascii_case("content-length") && body != Body::Chunked {
             let text = str::from_utf8(field.value).map_err(|_| Fault::Head)?;
             body = Body::Length(text.trim().parse().map_err(|_| Fault::Head)?);
+        } else if field.name.eq_ignore_ascii_case("connection") {
+            let options = str::from_utf8(field.value).unwrap_or("").split(',').map(str::trim);
+            close = options.fold(close, |close, option| match option {
+                o if o.eq_ignore_ascii_case("close") => true,
+                o if o.eq_ignore_ascii_case("keep-alive") => false,
+                _ => close,
+            });
         }
     }
     if status == 204 || status == 304 {
         body = Body::Length(0);
     }
-    Ok(Some(Head { status, len, body }))
+    Ok(Some(Head { status, len, body, close }))
 }
 
 #[cfg(test)]
@@ -62,12 +71,15 @@ mod tests {
     fn heads_say_where_the_answer_ends() {
         let of = |text: &str| parse(text.as_bytes());
         let length = "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nbody";
-        assert_eq!(of(length), Ok(Some(Head { status: 200, len: 39, body: Body::Length(12) })));
+        assert_eq!(of(length), Ok(Some(Head { status: 200, len: 39, body: Body::Length(12), close: false })));
         assert_eq!(of(&length[..38]), Ok(None));
         let chunked = "HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(of(chunked).unwrap().unwrap().body, Body::Chunked);
         assert_eq!(of("HTTP/1.0 200 OK\r\n\r\n").unwrap().unwrap().body, Body::UntilClose);
         assert_eq!(of("HTTP/1.1 304 Same\r\nContent-Length: 9\r\n\r\n").unwrap().unwrap().body, Body::Length(0));
+        let closes = |text| of(text).unwrap().unwrap().close;
+        assert!(closes("HTTP/1.0 200 OK\r\n\r\n") && closes("HTTP/1.1 200 OK\r\nconnection: x, Close\r\n\r\n"));
+        assert!(!closes("HTTP/1.1 200 OK\r\n\r\n") && !closes("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n"));
         for wrong in ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"] {
             assert_eq!(of(wrong), Err(Fault::Head), "{wrong}");
         }

@@ -38,6 +38,15 @@ pub struct Reader {
     /// Bytes of body so far; echo: where in the stream the answer is.
     done: u64,
     part: Part,
+    /// The server ends the connection with the answer that was begun last.
+    last: bool,
+}
+
+impl Reader {
+    /// Whether the answer that was begun last, and perhaps has ended, is this connection's last.
+    pub fn is_last(&self) -> bool {
+        self.last
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,7 +96,7 @@ impl Judge {
             body_len: body.as_ref().map(|b| b.len() as u64),
             body,
             known: Vec::with_capacity(HEAD_MAX),
-            known_head: Head { status: 0, len: 0, body: Body::UntilClose },
+            known_head: Head { status: 0, len: 0, body: Body::UntilClose, close: false },
             partial: HashMap::new(),
         }
     }
@@ -96,7 +105,7 @@ impl Judge {
     pub fn open(&mut self, id: u32) -> Reader {
         self.partial.remove(&id);
         let left = if self.echo { self.speech.request_len() as u64 } else { 0 };
-        Reader { left, done: u64::from(self.speech.start(id)), part: Part::Head }
+        Reader { left, done: u64::from(self.speech.start(id)), part: Part::Head, last: false }
     }
 
     /// Takes what came next for connection `id`, which has `asked` answers to come; says how many ended with it.
@@ -157,7 +166,7 @@ impl Judge {
             bytes = bytes.get(taken..).unwrap_or(&[]);
             if over {
                 self.check_length(reader)?;
-                *reader = Reader::default();
+                *reader = Reader { last: reader.last, ..Reader::default() };
                 ended += 1;
             }
         }
@@ -205,7 +214,7 @@ impl Judge {
         if head.status != self.status {
             return Err(Fault::Status(head.status));
         }
-        (reader.left, reader.done) = (0, 0);
+        (reader.left, reader.done, reader.last) = (0, 0, head.close);
         reader.part = match head.body {
             Body::Length(left) => {
                 if self.body_len.is_some_and(|len| len != left) {

@@ -1,12 +1,13 @@
 //! `khamsin-load`: load for any server that speaks HTTP/1.1 or echoes, and what came of it.
 //!
 //! A [`plan::Plan`] says what is asked of whom. An engine opens the connections and moves the bytes: kernel sockets
-//! behind epoll ([`sockets`]), or frames and a small TCP client of its own. Neither knows why it asks or whether an
+//! behind epoll ([`sockets`]), or frames and a small TCP client of its own ([`client`]). Neither knows why it asks or whether an
 //! answer is right: a [`book::Book`] decides when a connection asks and keeps the times, a [`judge::Judge`] reads the
 //! answers byte by byte. [`report`] prints what the [`tally::Tally`] of all threads adds up to.
 
 pub mod book;
 pub mod cli;
+pub mod client;
 mod cpu;
 pub mod crew;
 mod head;

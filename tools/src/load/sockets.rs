@@ -293,9 +293,13 @@ impl Sockets {
     }
 
     fn on_answers(&mut self, now: Instant, id: u32, ended: usize) {
-        let mut again = 0;
-        for _ in 0..ended {
-            again += usize::from(self.book.answered(now, id));
+        let (mut again, last) = (0, self.peers[id as usize].reader.is_last());
+        for n in 1..=ended {
+            if last && n == ended {
+                self.book.answered_last(now, id);
+            } else {
+                again += usize::from(self.book.answered(now, id));
+            }
         }
         let waits = self.book.asked(id) > 0;
         let peer = &mut self.peers[id as usize];
@@ -303,8 +307,9 @@ impl Sockets {
         if again > 0 {
             peer.unsent += again * self.speech.request_len();
             self.send(now, id);
-        } else if ended > 0 && self.book.plan.fresh && !self.is_idle(id) {
-            self.peers[id as usize].finish(now);
+        } else if ended > 0 && !self.is_idle(id) && (last || self.book.plan.fresh) {
+            // An HTTP server ends the connection by itself, and so keeps TIME-WAIT.
+            self.peers[id as usize].finish(now, !last);
         }
     }
 
@@ -334,21 +339,20 @@ impl Sockets {
 
     /// The server has ended its stream.
     fn on_end(&mut self, now: Instant, id: u32) {
-        let peer = &mut self.peers[id as usize];
-        let finishing = peer.state == State::Finishing;
-        match self.judge.end(&mut peer.reader) {
-            Ok(1) if self.book.asked(id) > 0 => {
-                self.book.answered(now, id);
-                self.close(id);
-                self.open_again(now, id);
-            }
-            Ok(_) if finishing => {
-                self.close(id);
-                self.book.free(id);
-            }
-            _ => self.break_off(now, id, Trouble::Reset, || {
-                "the server ended a connection before everything was answered".into()
-            }),
+        let ended = self.judge.end(&mut self.peers[id as usize].reader);
+        if ended == Ok(1) && self.book.asked(id) > 0 {
+            self.book.answered_last(now, id);
+        }
+        if ended.is_err() || self.book.asked(id) > 0 || self.is_idle(id) {
+            let sentence = || "the server ended a connection before everything was answered".into();
+            return self.break_off(now, id, Trouble::Reset, sentence);
+        }
+        self.book.closed(id);
+        self.close(id);
+        if self.book.plan.fresh {
+            self.book.free(id);
+        } else if self.book.stage() < Stage::Drain {
+            self.to_open.push_back(id);
         }
     }
 

@@ -80,11 +80,11 @@ impl Peer {
         }
     }
 
-    /// Ends our stream; the server ends its own then, or has already.
-    pub(super) fn finish(&mut self, now: Instant) {
+    /// Everything is answered: the server's end of stream is awaited. `first`: we end ours before.
+    pub(super) fn finish(&mut self, now: Instant, first: bool) {
         self.state = State::Finishing;
         self.waits_from = Some(now);
-        if let Some(socket) = &self.socket {
+        if let Some(socket) = self.socket.as_ref().filter(|_| first) {
             // The connection may be gone already, which reading tells.
             let _ = shutdown(socket, Shutdown::Write);
         }
