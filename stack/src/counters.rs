@@ -155,6 +155,8 @@ counters! {
     rx_too_many_holes,
     /// Ranges that were held behind holes, perhaps reported, and given up for text that was expected (RFC 2018 8).
     rx_reneged,
+    /// Connections that gave up what they held behind holes, because another could hold nothing.
+    rx_pruned,
     /// Times that a connection's receive window grew.
     rx_window_grown,
     /// Times that smoltcp was fed with text that had waited.

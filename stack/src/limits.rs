@@ -54,6 +54,9 @@ pub const RX_WINDOW_MAX: usize = 4 * 1024 * 1024;
 pub const RX_SHIFT: u8 = 7;
 /// One block of held text, bytes.
 pub const HOLD_BLOCK: usize = 4096;
+
+/// Connections looked at, at most, for one to give up held text.
+pub(crate) const PRUNE_LOOKS: u32 = 64;
 /// One block of the send store, bytes.
 pub const STORE_BLOCK: usize = 4096;
 /// Owned bytes that one connection may have waiting or unacknowledged.

@@ -377,3 +377,58 @@ fn holes_are_bounded() {
     w.send(rst(2 + 2 * RANGES as u32));
     w.quiescent();
 }
+
+/// Text behind a hole that block number `n` of the stream lies in.
+fn behind_a_hole(w: &mut World, n: u32) {
+    w.send(data(1 + n * HOLD_BLOCK as u32, 1, b"far"));
+    w.queue.tx.clear();
+}
+
+/// Linux: `tcp_prune_ofo_queue`. Connections that leave a hole and go silent hold all there is; who comes later gets in.
+#[test]
+fn holes_that_nobody_fills_do_not_keep_others_from_theirs() {
+    for busy in [false, true] {
+        let limits = Limits { hold_blocks: 8, ..small() };
+        let mut w = World::with(limits, MemQueue::default());
+        w.app.mute = true;
+        let mut hostile = vec![];
+        for _ in 0..10 {
+            w.establish_more();
+            hostile.push((w.key, w.server_isn));
+            behind_a_hole(&mut w, 2);
+            behind_a_hole(&mut w, 4);
+        }
+        assert!(w.shard.free_hold_blocks() <= 1);
+        w.establish_more();
+        let honest = (w.key, w.server_isn);
+        let before = w.counters();
+        for round in 0..30u32 {
+            w.pass(if round == 0 { 4_000 } else { 200 });
+            // Those that are busy, too, take what they can get.
+            for &(key, isn) in hostile.iter().filter(|_| busy) {
+                (w.key, w.server_isn) = (key, isn);
+                w.send(data(1 + round, 1, b"z"));
+                behind_a_hole(&mut w, 2);
+                behind_a_hole(&mut w, 4);
+            }
+            (w.key, w.server_isn) = honest;
+            w.queue.tx.clear();
+            let start = 1 + round * 2 * HOLD_BLOCK as u32;
+            let segment = [b'h'; 1024];
+            // The second and later ones go again and again, until they are reported.
+            for _ in 0..12 {
+                w.send(data(start + 1024, 1, &segment));
+                w.queue.tx.clear();
+            }
+            w.send(data(start, 1, &segment));
+            let got = std::iter::from_fn(|| w.next()).map(|s| s.ack).max();
+            assert_eq!(got, Some(start + 2048), "round {round}, busy: {busy}");
+            for at in [2048, 3072, 4096, 5120, 6144, 7168] {
+                w.send(data(start + at, 1, &segment));
+            }
+            w.queue.tx.clear();
+        }
+        let c = w.counters();
+        assert!(c.rx_pruned > before.rx_pruned && c.rx_reneged > before.rx_reneged);
+    }
+}

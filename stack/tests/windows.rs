@@ -186,7 +186,8 @@ fn any_order_gives_the_same_stream() {
     for seed in 0..seeds {
         all.add(&any_order(seed));
     }
-    for (name, value) in all.iter().filter(|(name, _)| name.starts_with("rx_") && !name.ends_with("many_holes")) {
+    let elsewhere = ["rx_too_many_holes", "rx_pruned"];
+    for (name, value) in all.iter().filter(|(name, _)| name.starts_with("rx_") && !elsewhere.contains(name)) {
         assert!(value > 0, "{name} never moved");
     }
     assert!(all.rx_reneged > 0 && all.rx_handed_on > 0, "a pool too small, and a reader too slow");

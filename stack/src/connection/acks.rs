@@ -67,6 +67,11 @@ impl Acks {
         }
     }
 
+    /// How long ago new text last came in order, microseconds.
+    pub(super) fn silence_us(&self, now: Instant) -> u64 {
+        now.micros_since(self.heard)
+    }
+
     /// An acknowledgement is to go with this turn.
     #[inline]
     pub(super) fn at_once(&mut self) {

@@ -4,15 +4,18 @@
 //! early, twice or in part, and what finds the ring full, goes through the reassembly.
 
 use super::window::Look;
-use super::{Connection, Env};
-use crate::Queue;
+use super::{Connection, Env, World};
 use crate::app::App;
 use crate::machine::Reply;
 use crate::reassembly::{Inserted, Refused};
 use crate::wire::{self, Flags, Segment};
+use crate::{Instant, Queue};
 
 /// Ranges given up for the sake of text that is expected next, at most, for each segment.
 const RANGES_GIVEN_UP: usize = 8;
+/// A hole that stays for longer than this will hardly be filled, microseconds: longer than a retransmission timeout on most
+/// paths (RFC 6298 2.1 starts at a second), and its doubling.
+const STALE_US: u64 = 3_000_000;
 
 /// The part of a segment's payload that goes to smoltcp.
 struct Cut {
@@ -182,6 +185,20 @@ impl<S> Connection<S> {
             Some(Refused::Ranges) => world.counters.rx_too_many_holes += 1,
             None => {}
         }
+    }
+
+    /// Blocks held, and whether the hole in front of them has not become smaller for as long as a peer takes to send again.
+    pub(crate) fn holding(&self, now: Instant) -> (usize, bool) {
+        (self.rx.held.blocks(), self.rx.acks.silence_us(now) > STALE_US)
+    }
+
+    /// Lets go of everything that waits behind a hole (RFC 2018 8); whether there was anything.
+    pub(crate) fn give_up_held(&mut self, world: &mut World) -> bool {
+        let before = world.counters.rx_reneged;
+        while self.rx.held.drop_furthest(&mut world.hold, self.rx.next) {
+            world.counters.rx_reneged += 1;
+        }
+        world.counters.rx_reneged > before
     }
 
     /// Some of a segment came before (RFC 2883 4).

@@ -51,7 +51,8 @@ impl Numbers {
 /// it is set aside at start and touched only when it is used.
 ///
 /// A connection may hold no more blocks than are free (the dynamic threshold of Choudhury and Hahne, 1998, with a factor of
-/// one): a lone one gets half of the pool, `n` greedy ones leave one part of `n + 1` for whoever comes next.
+/// one): a lone one gets half of the pool, `n` greedy ones leave one part of `n + 1` for whoever comes next. Whoever is refused
+/// with less than that part makes another one [give way](Self::take_want).
 pub struct HoldPool {
     bytes: Box<[u8]>,
     blocks: Numbers,
@@ -61,6 +62,8 @@ pub struct HoldPool {
     index: Box<[Number]>,
     /// Offsets inside the ranges that changed last, the latest first; 0: none.
     recent: Box<[[u64; RECENT]]>,
+    /// Somebody with less than a fair part was refused.
+    want: bool,
 }
 
 impl HoldPool {
@@ -74,6 +77,7 @@ impl HoldPool {
             ranges: vec![[0; 2]; blocks * RANGES].into_boxed_slice(),
             index: vec![0; blocks * INDEX].into_boxed_slice(),
             recent: vec![[0; RECENT]; blocks].into_boxed_slice(),
+            want: false,
         }
     }
 
@@ -89,7 +93,23 @@ impl HoldPool {
 
     /// A block for a connection that holds `held`.
     pub(super) fn take_block(&mut self, held: usize) -> Option<Number> {
-        if held < self.free() { self.blocks.take() } else { None }
+        if held < self.free() {
+            return self.blocks.take();
+        }
+        self.want |= held < self.fair_part();
+        None
+    }
+
+    /// Blocks for each of those that hold some, and for one more.
+    pub fn fair_part(&self) -> usize {
+        let (all, holders) = (self.blocks.links.len(), self.trackers.links.len() - self.trackers.free);
+        (all / (holders + 1)).max(1)
+    }
+
+    /// Whether somebody was refused with less than a fair part since this was last asked.
+    #[inline]
+    pub fn take_want(&mut self) -> bool {
+        core::mem::take(&mut self.want)
     }
 
     pub(super) fn give_block(&mut self, block: Number) {
@@ -97,7 +117,9 @@ impl HoldPool {
     }
 
     pub(super) fn take_tracker(&mut self) -> Option<Number> {
-        self.trackers.take()
+        let tracker = self.trackers.take();
+        self.want |= tracker.is_none();
+        tracker
     }
 
     pub(super) fn give_tracker(&mut self, tracker: Number) {

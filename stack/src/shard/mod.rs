@@ -8,6 +8,7 @@ mod half_open;
 mod handshake;
 mod ingress;
 mod lifecycle;
+mod prune;
 mod slab;
 mod time_wait;
 
@@ -86,6 +87,8 @@ pub struct Shard<A: App, Q: Queue> {
     rst_limit: Limiter,
     /// For ACKs that no connection sends.
     ack_limit: Limiter,
+    /// The connection that is asked next to give up text that waits behind a hole.
+    hand: u32,
     /// Connections that something happened to in this turn.
     touched: Vec<u32>,
     /// Connections that want another turn without an event.
@@ -178,6 +181,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             fragments: Fragments::new(isn.tag(&nobody, [1, 0]) as u32),
             rst_limit: Limiter::new(limits::RST_PER_S, isn.tag(&nobody, [2, 0])),
             ack_limit: Limiter::new(limits::BARE_ACKS_PER_S, isn.tag(&nobody, [3, 0])),
+            hand: 0,
             touched: Vec::with_capacity(limits.connections.min(4096)),
             pending: Vec::with_capacity(limits.connections.min(4096)),
             burst: Vec::with_capacity(BURST),
@@ -204,6 +208,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.on_timers(now, queue, app);
         }
         self.serve_touched(now, queue, app);
+        if self.world.hold.take_want() {
+            self.prune(now);
+        }
         self.send_own(now, queue);
         queue.end();
         let busy = received > 0 || strays > 0 || !self.pending.is_empty();

@@ -29,6 +29,11 @@ impl<T> Slab<T> {
         self.slots.len() - self.free.len()
     }
 
+    /// Numbers that were ever in use are below this.
+    pub(super) fn span(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.len() == self.capacity
     }
