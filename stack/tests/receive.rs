@@ -6,22 +6,9 @@ mod common;
 use common::*;
 use khamsin_stack::limits::{DELAYED_ACK_US, HOLD_BLOCK, Limits, QUICK_ACKS};
 use khamsin_stack::reassembly::RANGES;
-use khamsin_stack::wire::{Flags, tcp_options};
+use khamsin_stack::wire::Flags;
 
 const FIN_ACK: Flags = Flags(0x11);
-
-/// The blocks of a segment's SACK option in the peer's relative numbers.
-fn blocks(s: &Seg) -> Vec<(u32, u32)> {
-    let header = [&[0; 20][..], &s.options].concat();
-    let relative = |seq: u32| seq.wrapping_sub(PEER_ISN);
-    tcp_options(&header).sack.iter().map(|&(left, right)| (relative(left), relative(right))).collect()
-}
-
-/// All that the application was given.
-fn text(w: &World) -> Vec<u8> {
-    let pieces = w.events().into_iter().filter_map(|e| if let Event::Data(text) = e { Some(text) } else { None });
-    pieces.flatten().collect()
-}
 
 /// A peer whose text nobody answers.
 fn mute() -> World {
@@ -47,15 +34,15 @@ fn every_hole_is_reported_and_the_latest_first() {
     for (at, told) in [(11, vec![(11, 16)]), (31, vec![(31, 36), (11, 16)]), (51, vec![(51, 56), (31, 36), (11, 16)])] {
         w.queue(&data(at, 1, b"aaaaa"));
         w.turn();
-        assert_eq!(blocks(&w.expect_ack(1, 1)), told);
+        assert_eq!(sack_blocks(&w.expect_ack(1, 1)), told);
     }
     w.send(data(71, 1, b"aaaaa"));
     w.expect_ack(1, 1);
     w.send(data(91, 1, b"aaaaa"));
-    assert_eq!(blocks(&w.expect_ack(1, 1)), [(91, 96), (71, 76), (51, 56), (31, 36)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 1)), [(91, 96), (71, 76), (51, 56), (31, 36)]);
     // The first hole is filled: what is in order is acknowledged, and told no more.
     w.send(data(1, 1, b"0123456789"));
-    assert_eq!(blocks(&w.expect_ack(1, 16)), [(91, 96), (71, 76), (51, 56), (31, 36)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 16)), [(91, 96), (71, 76), (51, 56), (31, 36)]);
     assert_eq!(w.counters().rx_out_of_order, 5);
     assert_eq!(text(&w), b"0123456789aaaaa");
 }
@@ -69,7 +56,7 @@ fn a_burst_behind_a_hole_draws_few_acks() {
     }
     w.turn();
     let acks: Vec<Seg> = std::iter::from_fn(|| w.next()).collect();
-    assert_eq!(acks.iter().map(|s| blocks(s)[0].1).collect::<Vec<_>>(), [111, 121, 131, 301]);
+    assert_eq!(acks.iter().map(|s| sack_blocks(s)[0].1).collect::<Vec<_>>(), [111, 121, 131, 301]);
 }
 
 #[test]
@@ -100,7 +87,7 @@ fn timestamps_leave_room_for_three_blocks() {
         w.send(Seg { options: stamp.clone(), ..data(at, 1, b"") }.with(b"aaaaa", at > 1));
     }
     let last = std::iter::from_fn(|| w.next()).last().unwrap();
-    assert_eq!(blocks(&last), [(71, 76), (51, 56), (31, 36)]);
+    assert_eq!(sack_blocks(&last), [(71, 76), (51, 56), (31, 36)]);
 }
 
 trait With {
@@ -123,27 +110,27 @@ fn duplicates_are_reported() {
     w.send(data(1, 1, b"hello"));
     w.expect_ack(1, 6);
     w.send(data(1, 1, b"hello"));
-    assert_eq!(blocks(&w.expect_ack(1, 6)), [(1, 6)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 6)), [(1, 6)]);
     w.send(data(3, 1, b"ll"));
-    assert_eq!(blocks(&w.expect_ack(1, 6)), [(3, 5)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 6)), [(3, 5)]);
     // Twice the same: each is told, however often (no challenge limit).
     w.send(data(3, 1, b"ll"));
-    assert_eq!(blocks(&w.expect_ack(1, 6)), [(3, 5)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 6)), [(3, 5)]);
     // 4.1.2: inside a held block, which follows.
     w.send(data(11, 1, b"0123456789"));
-    assert_eq!(blocks(&w.expect_ack(1, 6)), [(11, 21)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 6)), [(11, 21)]);
     w.send(data(31, 1, b"01234"));
     w.expect_ack(1, 6);
     w.send(data(13, 1, b"23"));
-    assert_eq!(blocks(&w.expect_ack(1, 6)), [(13, 15), (11, 21), (31, 36)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 6)), [(13, 15), (11, 21), (31, 36)]);
     // 4.2: in part.
     w.send(data(19, 1, b"89ab"));
-    assert_eq!(blocks(&w.expect_ack(1, 6)), [(19, 21), (11, 23), (31, 36)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 6)), [(19, 21), (11, 23), (31, 36)]);
     // In part old, and filling the hole.
     w.send(data(4, 1, b"lo.....xy"));
-    assert_eq!(blocks(&w.expect_ack(1, 23)), [(11, 13), (31, 36)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 23)), [(11, 13), (31, 36)]);
     w.send(data(23, 1, b"cdefghijk"));
-    assert_eq!(blocks(&w.expect_ack(1, 36)), [(31, 32)]);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 36)), [(31, 32)]);
     assert_eq!(w.counters().rx_duplicate, 8);
     assert_eq!(w.counters().challenge_acks, 0);
     assert_eq!(text(&w), b"hello.....0123456789abcdefghij01234");
@@ -354,7 +341,7 @@ fn a_pool_without_room_takes_what_is_next_and_refuses_what_is_not() {
     assert_eq!((w.counters().rx_out_of_order, w.shard.free_hold_blocks()), (3, 2));
     w.queue.tx.clear();
     w.send(data(1, 1, b"next"));
-    assert_eq!(blocks(&w.expect_ack(1, 5)).len(), 2);
+    assert_eq!(sack_blocks(&w.expect_ack(1, 5)).len(), 2);
     assert_eq!(text(&w), b"next");
     w.send(rst(5));
     assert_eq!(w.shard.free_hold_blocks(), 4);

@@ -9,19 +9,6 @@ use khamsin_stack::wire::{Flags, tcp_options};
 
 const FIN_ACK: Flags = Flags(0x11);
 
-/// The blocks of a segment's SACK option in the peer's relative numbers.
-fn blocks(s: &Seg) -> Vec<(u32, u32)> {
-    let header = [&[0; 20][..], &s.options].concat();
-    let relative = |seq: u32| seq.wrapping_sub(PEER_ISN);
-    tcp_options(&header).sack.iter().map(|&(left, right)| (relative(left), relative(right))).collect()
-}
-
-/// All that the application was given.
-fn text(w: &World) -> Vec<u8> {
-    let pieces = w.events().into_iter().filter_map(|e| if let Event::Data(text) = e { Some(text) } else { None });
-    pieces.flatten().collect()
-}
-
 /// RFC 7323 2.2, 2.4: scaled if both say so; the right edge never moves back, nor for ever by its rounding.
 #[test]
 fn a_scaled_window_keeps_its_edge() {
@@ -160,7 +147,7 @@ fn any_order(seed: u64) -> khamsin_stack::Counters {
             assert!(next >= acked, "seed {seed}: acknowledged {acked}, then {next}");
             acked = next.min(total);
             done |= s.flags.fin();
-            for (left, right) in self::blocks(&s) {
+            for (left, right) in sack_blocks(&s) {
                 assert!(left < right && right as usize <= total + 1, "seed {seed}: {left} {right}");
             }
         }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use khamsin_stack::limits::Limits;
 use khamsin_stack::queue::QueueStats;
 use khamsin_stack::wire::checksum::{Verdict, verify_tcp};
-use khamsin_stack::wire::{self, Flags, Kind, LinkHeader, Outgoing, Template, TxChecksum, VlanTags};
+use khamsin_stack::wire::{self, Flags, Kind, LinkHeader, Outgoing, Template, TxChecksum, VlanTags, tcp_options};
 use khamsin_stack::*;
 use std::collections::VecDeque;
 
@@ -347,4 +347,17 @@ impl World {
         assert_eq!(self.shard.free_blocks(), small().store_blocks);
         assert_eq!(self.shard.free_hold_blocks(), small().hold_blocks);
     }
+}
+
+/// The blocks of a segment's SACK option in the peer's relative numbers.
+pub fn sack_blocks(s: &Seg) -> Vec<(u32, u32)> {
+    let header = [&[0; 20][..], &s.options].concat();
+    let relative = |seq: u32| seq.wrapping_sub(PEER_ISN);
+    tcp_options(&header).sack.iter().map(|&(left, right)| (relative(left), relative(right))).collect()
+}
+
+/// All that the application was given.
+pub fn text(w: &World) -> Vec<u8> {
+    let pieces = w.events().into_iter().filter_map(|e| if let Event::Data(text) = e { Some(text) } else { None });
+    pieces.flatten().collect()
 }

@@ -3,6 +3,7 @@
 mod against_etherparse;
 mod checksums;
 mod errors;
+mod gateways;
 mod hostile;
 mod network;
 mod responder;
