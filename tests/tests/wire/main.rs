@@ -4,6 +4,7 @@
 //! this case alone. A case that cannot run says SKIPPED and why; it counts as ignored.
 
 mod echo;
+mod generator;
 mod http;
 mod life;
 mod link;
@@ -170,7 +171,7 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for rung in Rung::ALL {
-        let groups = [http::CASES, load::CASES, echo::CASES, link::CASES, path::CASES, life::CASES];
+        let groups = [http::CASES, load::CASES, generator::CASES, echo::CASES, link::CASES, path::CASES, life::CASES];
         for case in groups.into_iter().flatten().filter(|c| (c.on)(rung)) {
             let name = format!("{rung}::{}", case.name);
             let refused = refused.clone();

@@ -179,6 +179,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Cli {
+    /// What a program that runs a load itself asks for, in the words of the command line without the program's name.
+    ///
+    /// # Errors
+    /// What would stand on standard error.
+    pub fn job_of<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Job, String> {
+        let words = std::iter::once("khamsin-load").chain(words);
+        Cli::try_parse_from(words).map_err(|e| e.to_string())?.job()
+    }
+
     /// What the command line asks for.
     ///
     /// # Errors

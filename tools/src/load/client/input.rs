@@ -189,7 +189,9 @@ impl<Q: Queue> Client<Q> {
         let c = &mut self.connections[id as usize];
         c.rcv_nxt = c.rcv_nxt.wrapping_add(payload.len() as u32);
         c.progress_us = now_us;
-        c.unacked = c.unacked.saturating_add(1);
+        // A super-frame (AF_PACKET, TAP) is many segments in one.
+        let segments = if payload.len() > usize::from(self.mss) { ACK_EVERY } else { 1 };
+        c.unacked = c.unacked.saturating_add(segments);
         if c.unacked >= ACK_EVERY {
             c.flags.set(Flag::AckNow);
         }
