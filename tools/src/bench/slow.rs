@@ -42,13 +42,19 @@ pub(crate) struct SlowOptions {
     /// by the scheduler for a twentieth of each second
     #[arg(long, default_value = "sleep")]
     poll: String,
+    /// Only this attack
+    #[arg(long, value_enum)]
+    attack: Option<Attack>,
+    /// Only the rung of this name
+    #[arg(long)]
+    rung: Option<String>,
     /// Rounds without and with each attack
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
 
 /// What the attackers do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Attack {
     /// A request head that never ends.
     Header,
@@ -100,8 +106,10 @@ pub(crate) fn measure(options: &SlowOptions) -> Result<()> {
         "| server | attack | p99 without, ms | with | ratio | bar | p50 without, ms | with | failed | connections held, least | median | opened again | rounds | load |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
-    for rung in [Rung::XdpNative, Rung::Packet, Rung::EpollLevel] {
-        for attack in [Attack::Header, Attack::Body, Attack::Read] {
+    let rungs = [Rung::XdpNative, Rung::Packet, Rung::EpollLevel];
+    for rung in rungs.into_iter().filter(|rung| options.rung.as_ref().is_none_or(|name| name == rung.name())) {
+        let attacks = [Attack::Header, Attack::Body, Attack::Read];
+        for attack in attacks.into_iter().filter(|attack| options.attack.is_none_or(|only| only == *attack)) {
             one_attack(rung, attack, options).with_context(|| format!("{}, {rung}", attack.name()))?;
         }
     }
