@@ -200,6 +200,15 @@ impl App for Echo {
 
     fn expired(&mut self, _now: Instant, _session: &mut EchoSession, _stream: &mut impl Stream) {}
 
+    /// Between lines nothing is known of a connection but that it exists.
+    fn park(&self, session: &EchoSession) -> Option<u32> {
+        (session.line.is_none() && !session.over).then_some(0)
+    }
+
+    fn unpark(&mut self, _now: Instant, _listener: Listener, _peer: SocketAddr, _token: u32) -> EchoSession {
+        EchoSession::default()
+    }
+
     fn closed(&mut self, _session: EchoSession, _reason: CloseReason) {}
 
     fn draining(&mut self) {
@@ -291,6 +300,18 @@ mod tests {
             let want: &[u8] = if line { b"You said: a\nYou said: b\n" } else { b"a\nb" };
             assert_eq!(host.wire.output(), want);
         }
+    }
+
+    #[test]
+    fn half_a_line_is_not_parked() {
+        let mut host = Host::open(echo(true), Shape::WHOLE);
+        assert_eq!(host.app.park(host.session.as_ref().unwrap()), Some(0));
+        host.deliver(b"half");
+        assert_eq!(host.app.park(host.session.as_ref().unwrap()), None);
+        host.deliver(b" a line\n");
+        assert_eq!(host.app.park(host.session.as_ref().unwrap()), Some(0));
+        host.end_input();
+        assert_eq!(host.app.park(host.session.as_ref().unwrap()), None, "it ends");
     }
 
     #[test]

@@ -65,6 +65,15 @@ impl App for Sink {
 
     fn expired(&mut self, _now: Instant, _session: &mut SinkSession, _stream: &mut impl Stream) {}
 
+    /// The count is all there is to know, as long as 32 bits hold it.
+    fn park(&self, session: &SinkSession) -> Option<u32> {
+        u32::try_from(session.received).ok().filter(|_| session.answer.is_none())
+    }
+
+    fn unpark(&mut self, _now: Instant, _listener: Listener, _peer: SocketAddr, token: u32) -> SinkSession {
+        SinkSession { received: u64::from(token), answer: None }
+    }
+
     fn closed(&mut self, _session: SinkSession, _reason: CloseReason) {}
 
     fn draining(&mut self) {
@@ -95,6 +104,20 @@ mod tests {
         host.end_input();
         assert_eq!(host.wire.output(), b"4\n");
         assert!(host.wire.is_shut());
+    }
+
+    #[test]
+    fn goes_on_counting_after_a_pause() {
+        let mut host = converse(Sink::new(), Shape::WHOLE, b"some", false);
+        let listener = Listener { app: 0, port: 9 };
+        let token = host.app.park(host.session.as_ref().unwrap()).unwrap();
+        host.session = Some(host.app.unpark(Instant::ZERO, listener, "198.18.0.1:1".parse().unwrap(), token));
+        host.deliver(b"more");
+        host.end_input();
+        assert_eq!(host.wire.output(), b"8\n");
+        assert_eq!(host.app.park(host.session.as_ref().unwrap()), None, "the answer was given");
+        let much = SinkSession { received: 1 << 32, answer: None };
+        assert_eq!(host.app.park(&much), None);
     }
 
     #[test]

@@ -83,6 +83,20 @@ pub trait App {
     /// The deadline that [`Stream::wake_at`] set has come; it is unset before this call.
     fn expired(&mut self, now: Instant, session: &mut Self::Session, stream: &mut impl Stream);
 
+    /// What stands for `session` while its connection is parked: 32 bits, from which [`unpark`](Self::unpark) makes the
+    /// session again. Asked for connections on which nothing happens. Whoever answers is dropped without `closed`, and waits
+    /// for nothing but input and the deadline that was set. `None`: it stays as it is.
+    fn park(&self, session: &Self::Session) -> Option<u32> {
+        let _ = session;
+        None
+    }
+
+    /// The session that `token` stands for: something has come for it, its deadline has, or it ends.
+    fn unpark(&mut self, now: Instant, listener: Listener, peer: SocketAddr, token: u32) -> Self::Session {
+        let _ = token;
+        self.open(now, listener, peer)
+    }
+
     /// The connection is over, for `reason`.
     fn closed(&mut self, session: Self::Session, reason: CloseReason);
 

@@ -105,6 +105,16 @@ counters! {
     drop_draining,
     /// Connections established.
     accepted,
+    /// Connections parked.
+    parked,
+    /// Parked connections woken: by a segment, by a deadline, for a drain.
+    woken,
+    /// Parked connections found idle by a deadline or a segment and not woken, because every live connection was busy.
+    drop_wake_full,
+    /// Segments to parked connections dropped because too many came that the gate would stop.
+    drop_wake_limit,
+    /// Keep-alive probes of peers answered while the connection stayed parked.
+    parked_probes,
     /// Connections closed in good order.
     closed_finished,
     /// Connections reset by the peer.

@@ -22,10 +22,18 @@ pub struct Full;
 /// removal needs to know of the entries behind it.
 pub struct FlowTable {
     slots: Box<[u64]>,
-    /// `32 - log2(slots)`: the shift from a tag to its home.
-    shift: u32,
     len: usize,
     key: [u64; 4],
+}
+
+/// Slots of a table for `capacity` flows: twice as many, whatever power of two lies near.
+fn slots_for(capacity: usize) -> usize {
+    capacity.clamp(4, CAPACITY_MAX) * 2
+}
+
+/// Bytes of a table for `capacity` flows.
+pub fn bytes_for(capacity: usize) -> usize {
+    slots_for(capacity) * size_of::<u64>()
 }
 
 /// Flows that one table can be made for at most.
@@ -35,13 +43,12 @@ impl FlowTable {
     /// A table for at least `capacity` flows (clamped to 4..=[`CAPACITY_MAX`]), never more than half full. `key` is the
     /// secret of the hash: random, and another one for every shard.
     pub fn new(capacity: usize, key: [u64; 2]) -> Self {
-        let slots = (capacity.clamp(4, CAPACITY_MAX) * 2).next_power_of_two();
+        let slots = slots_for(capacity);
         // Two more words from the two given; odd constants of wyhash's kind (half of the bits set).
         let more =
             [fold(key[0] ^ 0xa076_1d64_78bd_642f, key[1] ^ 0xe703_7ed1_a0b4_28db), key[0].rotate_left(32) ^ key[1]];
         FlowTable {
             slots: vec![0; slots].into_boxed_slice(),
-            shift: 32 - slots.trailing_zeros(),
             len: 0,
             key: [key[0], key[1], more[0], more[1] ^ 0x8ebc_6af0_9c88_c6e3],
         }
@@ -125,10 +132,9 @@ impl FlowTable {
     /// Forgets `value` under `hash`; says whether it was there.
     pub fn remove(&mut self, hash: u64, value: u32) -> bool {
         let Some(mut hole) = self.position(hash, value) else { return false };
-        let mask = self.slots.len() - 1;
         let mut at = hole;
         loop {
-            at = (at + 1) & mask;
+            at = self.after(at);
             let slot = self.slots[at];
             if slot == 0 {
                 break;
@@ -136,7 +142,7 @@ impl FlowTable {
             // An entry may move back into the hole unless its home lies behind the hole: then a probe from there would
             // never come past the hole. Distances count around the end of the table.
             let home = self.home((slot >> 32) as u32);
-            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+            if self.distance(home, at) >= self.distance(hole, at) {
                 self.slots[hole] = slot;
                 hole = at;
             }
@@ -173,12 +179,19 @@ impl FlowTable {
 
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        (tag >> self.shift) as usize
+        // The tag as a fraction of the table: its highest bits decide, for any number of slots.
+        (u64::from(tag) * self.slots.len() as u64 >> 32) as usize
     }
 
     #[inline]
     fn after(&self, at: usize) -> usize {
-        (at + 1) & (self.slots.len() - 1)
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    /// Steps forward from one slot to another.
+    #[inline]
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.slots.len() - from }
     }
 }
 

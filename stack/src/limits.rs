@@ -3,8 +3,14 @@
 /// What an instance is allowed to hold. All memory is set aside at start, by these numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Live connections: each holds one receive buffer of [`RX_BUFFER`] bytes (touched only as far as it is used).
+    /// Established connections: the live and the parked ones.
     pub connections: usize,
+    /// Live connections: each holds one receive buffer of [`RX_BUFFER`] bytes (touched only as far as it is used). What there
+    /// is beyond must be parked; at most [`connections`](Self::connections) are used.
+    pub live: usize,
+    /// Silence after which a connection is parked, microseconds, if its application lets it; sooner when others need its
+    /// buffers. `None`: none ever is, and all connections may be live.
+    pub park_after_us: Option<u64>,
     /// Half-open connections (records of the SYN table).
     pub syn_backlog: usize,
     /// Connections in TIME-WAIT (records).
@@ -27,25 +33,55 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The bounds that go with `connections` live connections.
+    /// The bounds that go with `connections` established connections.
     pub fn for_connections(connections: usize) -> Self {
         let connections = connections.clamp(1, MAX_CONNECTIONS);
+        let live = connections.min(LIVE_DEFAULT);
         Limits {
             connections,
+            live,
+            park_after_us: Some(PARK_AFTER_US),
             syn_backlog: (connections / 2).clamp(256, 65_536),
             time_wait: connections.clamp(1024, 262_144),
-            // Two blocks for each connection, so that none is left without (`BlockPool`), or enough for eight full stores.
-            store_blocks: (2 * connections).max(16 * STORE_MAX / STORE_BLOCK),
-            // One block for each connection, or enough for sixteen full windows.
-            hold_blocks: connections.max(16 * RX_WINDOW_MAX / HOLD_BLOCK),
+            // Two blocks for each live one, so that none is left without (`BlockPool`), or enough for eight full stores.
+            store_blocks: (2 * live).max(16 * STORE_MAX / STORE_BLOCK),
+            // One block for each live one, or enough for sixteen full windows.
+            hold_blocks: live.max(16 * RX_WINDOW_MAX / HOLD_BLOCK),
             rx_window_max: RX_WINDOW_MAX,
             per_source: 0,
         }
     }
 }
 
+impl Limits {
+    /// Connections that are live at a time at most: sockets and buffers.
+    pub(crate) fn units(&self) -> usize {
+        let live = if self.park_after_us.is_some() { self.live } else { self.connections };
+        live.clamp(1, self.connections.max(1))
+    }
+}
+
 /// Most connections one shard can name: indices are 24 bits wide, the rest of a `u32` carries a kind.
 pub const MAX_CONNECTIONS: usize = 1 << 24;
+/// Connections that are live at a time where nothing else is asked for: with 64 KiB of receive buffer each, 1 GiB of
+/// addresses, of which only what is used becomes memory.
+pub const LIVE_DEFAULT: usize = 16_384;
+/// Silence after which a connection is parked, microseconds. Whoever comes back sooner should not pay for it.
+pub const PARK_AFTER_US: u64 = 1_000_000;
+/// Live connections looked at for one to park when a unit is wanted and none is free.
+pub const PARK_LOOKS: usize = 32;
+/// Groups of parked connections whose deadlines are looked at in one turn; the rest waits for the next.
+pub const PARKED_GROUPS_PER_TURN: usize = 4096;
+/// Places looked at in one turn for parked connections to wake.
+pub const RECORDS_PER_TURN: usize = 65_536;
+/// How long a parked connection for which something is due waits when every live one is busy, microseconds.
+pub const RETRY_WAKE_US: u64 = 1_000_000;
+/// How long the next of many to be woken waits then, microseconds.
+pub const RETRY_ROUSE_US: u64 = 10_000;
+/// Parked connections woken in one turn because the server drains.
+pub const ROUSED_PER_TURN: usize = 64;
+/// Parked connections woken by segments that the gate will stop, per second and shard, on average.
+pub const DOUBTFUL_WAKES_PER_S: u32 = 2000;
 /// Receive buffer, bytes. 65,535 is the largest that smoltcp 0.14 handles without losing bytes (SMOLTCP.md).
 pub const RX_BUFFER: usize = 65_535;
 /// Largest receive window, bytes: 1.6 Gbit/s over 20 ms.

@@ -93,8 +93,8 @@ const BUFFERS_IN_CHUNK: usize = 1024;
 impl Arena {
     pub(crate) fn new(limits: &Limits) -> Self {
         let mut storage: Vec<SocketStorage<'static>> = Vec::new();
-        storage.resize_with(limits.connections, || SocketStorage::EMPTY);
-        let mut left = limits.connections;
+        storage.resize_with(limits.units(), || SocketStorage::EMPTY);
+        let mut left = limits.units();
         let mut buffers = Vec::new();
         while left > 0 {
             let n = left.min(BUFFERS_IN_CHUNK);

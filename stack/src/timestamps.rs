@@ -46,6 +46,11 @@ impl Timestamps {
         self.recent
     }
 
+    /// When it was taken.
+    pub(crate) fn recent_at(&self) -> Instant {
+        self.recent_at
+    }
+
     /// The option as it stands in a segment sent `now`, behind two NOPs (RFC 7323 appendix A).
     #[inline]
     pub(crate) fn option(&self, now: Instant) -> [u8; OPTION_LEN] {

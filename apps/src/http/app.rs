@@ -365,6 +365,15 @@ impl App for Http {
         self.arm(session, stream);
     }
 
+    /// Between two requests.
+    fn park(&self, session: &HttpSession) -> Option<u32> {
+        session.token()
+    }
+
+    fn unpark(&mut self, _now: Instant, _listener: Listener, _peer: SocketAddr, token: u32) -> HttpSession {
+        HttpSession::from_token(token)
+    }
+
     fn closed(&mut self, session: HttpSession, _reason: CloseReason) {
         if let State::Exchange(exchange) = session.state {
             self.buffered -= exchange.held();

@@ -87,6 +87,24 @@ impl App for Apps {
         }
     }
 
+    fn park(&self, session: &Session) -> Option<u32> {
+        match session {
+            Session::Echo(session) => self.echo.park(session),
+            Session::Http(session) => self.http.park(session),
+            Session::Sink(session) => self.sink.park(session),
+        }
+    }
+
+    fn unpark(&mut self, now: Instant, listener: Listener, peer: SocketAddr, token: u32) -> Session {
+        if listener.app == AppName::Http as usize {
+            Session::Http(self.http.unpark(now, listener, peer, token))
+        } else if listener.app == AppName::Sink as usize {
+            Session::Sink(self.sink.unpark(now, listener, peer, token))
+        } else {
+            Session::Echo(self.echo.unpark(now, listener, peer, token))
+        }
+    }
+
     fn closed(&mut self, session: Session, reason: CloseReason) {
         match session {
             Session::Echo(session) => self.echo.closed(session, reason),

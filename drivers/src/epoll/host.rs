@@ -107,7 +107,10 @@ impl<A: App> Host<A> {
         epoll::add(&epoll, &doorbell, data, EventFlags::IN).map_err(failed("epoll_ctl"))?;
         let ports = listen::open(config)?;
         let limits = Limits::for_connections(config.connections);
-        let shared = Shared::new(OutboxPool::new(limits.store_blocks), Wheel::new(limits.connections));
+        let shared = Shared::new(
+            OutboxPool::new(limits.store_blocks.max(2 * limits.connections)),
+            Wheel::new(limits.connections),
+        );
         let live_by = (config.per_source > 0)
             .then(|| random_key().map(|key| Sources::new(limits.connections, &key)))
             .transpose()

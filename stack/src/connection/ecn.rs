@@ -18,6 +18,16 @@ impl Ecn {
         Ecn { agreed, ..Ecn::default() }
     }
 
+    /// What is remembered while the connection is parked: agreed, echo, reduced.
+    pub(super) fn parts(&self) -> [bool; 3] {
+        [self.agreed, self.echo, self.reduced]
+    }
+
+    /// Goes on from [`parts`](Self::parts).
+    pub(super) fn from_parts([agreed, echo, reduced]: [bool; 3]) -> Self {
+        Ecn { agreed, echo, reduced }
+    }
+
     /// Takes note of a segment with text; says whether its ACK cannot wait: the peer is to hear of congestion at once.
     #[inline]
     pub(super) fn on_text(&mut self, segment: &Segment) -> bool {

@@ -8,6 +8,7 @@ mod close;
 mod ecn;
 mod gate;
 mod output;
+mod park;
 mod path;
 mod patience;
 mod receive;
@@ -47,6 +48,8 @@ pub(crate) struct World {
     pub(crate) caps: Caps,
     /// Of connections to come.
     pub(crate) algorithm: Algorithm,
+    /// Silence after which a connection is parked, microseconds; `None`: none ever is.
+    pub(crate) park_after_us: Option<u64>,
     pub(crate) pmtu: PmtuCache,
     /// Where a segment with IP options or extension headers is rebuilt without them.
     pub(crate) plain: Box<[u8]>,
@@ -215,7 +218,7 @@ impl<S> Connection<S> {
             session: Some(session),
             fin_wait_2_ends: None,
             unread_ends: None,
-            waiting: Waiting::new(now, patience),
+            waiting: Waiting::new(now, patience, world.park_after_us),
             challenged_at: Instant::ZERO,
         })
     }
@@ -283,7 +286,7 @@ impl<S> Connection<S> {
         let or_never = |at: Option<Instant>| at.unwrap_or(Instant::FAR_FUTURE);
         let ours = or_never(self.tx.sender.deadline()).min(or_never(self.rx.acks.deadline));
         let asked = or_never(self.wishes.wake_at).min(or_never(self.wishes.retry_at));
-        let silence = self.waiting.deadline(self.is_orphan());
+        let silence = self.waiting.deadline(self.is_orphan()).min(self.waiting.quiet_at());
         let at = ours.min(asked).min(or_never(self.fin_wait_2_ends)).min(or_never(self.unread_ends)).min(silence);
         (at != Instant::FAR_FUTURE).then_some(at)
     }

@@ -74,6 +74,11 @@ impl Path {
         self.peer_mss.min(mss_of(self.mtu, key)).saturating_sub(self.options).max(1)
     }
 
+    /// Largest segment that the peer takes, bytes of payload and options.
+    pub(super) fn peer_mss(&self) -> u16 {
+        self.peer_mss
+    }
+
     /// Whether it is time to try a larger packet.
     #[inline(always)]
     pub(super) fn is_stale(&self, now: Instant) -> bool {

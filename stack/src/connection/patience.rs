@@ -14,6 +14,11 @@ pub(super) struct Waiting {
     heard_at: Instant,
     /// Keep-alive probes since then.
     probes: u8,
+    /// Times since then that it should have been parked and could not.
+    refusals: u8,
+    /// Silence after which it is parked, and when it is tried at the soonest.
+    park_after_us: u64,
+    not_before: Instant,
     /// When the peer last took something, or when it was first given something to take.
     progress_at: Instant,
     /// Something is unacknowledged, or waits for the peer's window.
@@ -21,13 +26,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(now: Instant, patience: &Patience) -> Self {
+    pub(super) fn new(now: Instant, patience: &Patience, park_after_us: Option<u64>) -> Self {
         let micros = |d: Option<core::time::Duration>| d.map_or(0, |d| (d.as_micros() as u64).max(1));
         Waiting {
             keep_alive_us: micros(patience.keep_alive),
             user_timeout_us: micros(patience.user_timeout),
             heard_at: now,
             probes: 0,
+            refusals: 0,
+            not_before: Instant::ZERO,
+            park_after_us: park_after_us.unwrap_or(u64::MAX),
             progress_at: now,
             waits: false,
         }
@@ -36,7 +44,7 @@ impl Waiting {
     /// An acceptable segment came.
     #[inline]
     pub(super) fn heard(&mut self, now: Instant) {
-        (self.heard_at, self.probes) = (now, 0);
+        (self.heard_at, self.probes, self.refusals, self.not_before) = (now, 0, 0, Instant::ZERO);
     }
 
     /// The peer has taken something.
@@ -67,6 +75,41 @@ impl Waiting {
         }
     }
 }
+
+impl Waiting {
+    /// When the connection has been silent for long enough to be parked; `FAR_FUTURE`: it waits for its peer, or never is.
+    #[inline]
+    pub(super) fn quiet_at(&self) -> Instant {
+        if self.waits || self.probes > 0 {
+            return Instant::FAR_FUTURE;
+        }
+        self.heard_at.plus_micros(self.park_after_us).max(self.not_before)
+    }
+
+    /// It could not be parked at `now`: it is tried again after twice as long each time.
+    pub(super) fn refuse_to_park(&mut self, now: Instant) {
+        self.refusals = (self.refusals + 1).min(REFUSALS_MAX);
+        self.not_before = now.plus_micros(self.park_after_us.saturating_mul(1 << self.refusals));
+    }
+
+    /// When the last acceptable segment came.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    /// Whether the peer owes nothing, and is not being asked whether it lives.
+    pub(super) fn is_calm(&self) -> bool {
+        !self.waits && self.probes == 0
+    }
+
+    /// When the peer is to be asked whether it lives, if ever, after a silence of so many microseconds.
+    pub(super) fn asks_at(&self) -> Option<(Instant, u64)> {
+        (self.keep_alive_us > 0).then(|| (self.heard_at.plus_micros(self.keep_alive_us), self.keep_alive_us))
+    }
+}
+
+/// Doublings of the silence after which a connection that could not be parked is tried again.
+const REFUSALS_MAX: u8 = 12;
 
 impl<S> Connection<S> {
     /// Nobody will read an answer, and nothing is left to say but what is on its way: an orphan in Linux' terms.

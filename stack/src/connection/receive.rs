@@ -156,6 +156,16 @@ impl Receive {
         self.fed > self.fin_at
     }
 
+    /// Whether everything that came has reached the application, and no end is in sight.
+    pub(super) fn is_settled(&self) -> bool {
+        self.consumed == self.next && self.fed == self.next && self.held.is_empty() && self.fin_at == NOWHERE
+    }
+
+    /// Whether the peer reads SACK.
+    pub(super) fn sack_permitted(&self) -> bool {
+        self.sack_permitted
+    }
+
     /// Whether the application has had the whole stream.
     #[inline]
     pub(super) fn is_consumed(&self) -> bool {

@@ -67,6 +67,23 @@ impl Window {
         }
     }
 
+    /// The offer of a connection that was parked: `promised` bytes are open to the peer, `space` was what it is worth.
+    pub(super) fn resumed(now: Instant, shift: u8, rtt_us: u32, full_segment: u64, promised: u64, space: u64) -> Self {
+        let rtt_us = (rtt_us > 0).then_some(u64::from(rtt_us));
+        let worth = (now, promised.max(1));
+        Window { space, promised, worth, ..Window::new(now, shift, rtt_us, full_segment) }
+    }
+
+    /// Whether the handshake agreed on scaling.
+    pub(super) fn scales(&self) -> bool {
+        self.shift > 0
+    }
+
+    /// Bytes offered beyond what the application has consumed.
+    pub(super) fn space(&self) -> u64 {
+        self.space
+    }
+
     /// The least that the right edge moves, bytes (RFC 9293 3.8.6.2.2), and no less than the scale can express.
     #[inline]
     fn step(&self, full_segment: u64) -> u64 {

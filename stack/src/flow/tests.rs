@@ -6,19 +6,17 @@ const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
 /// Slots looked at to find an entry, for every entry.
 fn probe_lengths(table: &FlowTable) -> Vec<usize> {
-    let mask = table.slots.len() - 1;
     let occupied = table.slots.iter().enumerate().filter(|(_, slot)| **slot != 0);
-    occupied.map(|(at, slot)| (at.wrapping_sub(table.home((slot >> 32) as u32)) & mask) + 1).collect()
+    occupied.map(|(at, slot)| table.distance(table.home((slot >> 32) as u32), at) + 1).collect()
 }
 
 /// No empty slot between an entry and its home: every probe reaches it.
 fn assert_reachable(table: &FlowTable) {
-    let mask = table.slots.len() - 1;
     for (at, slot) in table.slots.iter().enumerate().filter(|(_, slot)| **slot != 0) {
         let mut probe = table.home((slot >> 32) as u32);
         while probe != at {
             assert_ne!(table.slots[probe], 0, "hole at {probe} before the entry at {at}");
-            probe = (probe + 1) & mask;
+            probe = table.after(probe);
         }
     }
 }

@@ -62,6 +62,19 @@ impl Congestion {
         self.ssthresh
     }
 
+    /// Which algorithm moves the window.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        match self.law {
+            Law::Cubic(_) => Algorithm::Cubic,
+            Law::NewReno { .. } => Algorithm::NewReno,
+        }
+    }
+
+    /// Goes on with the window and the threshold that a connection had; a curve begins anew.
+    pub(super) fn restore(&mut self, cwnd: u32, ssthresh: u32, mss: u32) {
+        (self.cwnd, self.ssthresh) = (cwnd.clamp(mss, WINDOW_MAX), ssthresh);
+    }
+
     /// Whether the window doubles each round trip.
     #[inline]
     pub(super) fn in_slow_start(&self) -> bool {

@@ -64,7 +64,7 @@ mod undo;
 
 pub use congestion::{Algorithm, initial_window};
 pub use rtt::{RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US};
-pub use sender::{Ack, AckOutcome, ECHO_GRAIN_US, GIVE_UP_AFTER, Sender, Setup, Timeout};
+pub use sender::{Ack, AckOutcome, ECHO_GRAIN_US, GIVE_UP_AFTER, History, Sender, Setup, Timeout};
 
 #[cfg(test)]
 mod link;

@@ -72,6 +72,23 @@ impl Rtt {
         }
     }
 
+    /// What is remembered of a connection that rests: round trip, variation, and whether the handshake was lost.
+    pub(super) fn parts(&self) -> (u32, u32, bool) {
+        (self.srtt, self.variation, self.srtt == 0 && self.rto > RTO_INITIAL_US as u32)
+    }
+
+    /// Goes on from [`parts`](Self::parts), as they were at `since`.
+    pub(super) fn restore(&mut self, since: Instant, srtt: u32, variation: u32, handshake_lost: bool) {
+        if srtt > 0 {
+            (self.srtt, self.variation) = (srtt.min(RTO_MAX_US as u32), variation.min(RTO_MAX_US as u32));
+            self.take_timeout();
+            // The least itself is not remembered; this much it was at most.
+            (self.least, self.least_at) = (self.srtt, since);
+        } else if handshake_lost {
+            self.handshake_was_lost();
+        }
+    }
+
     /// The round trip of the newest segment that an ACK delivered: it tells best how short the path is.
     #[inline]
     pub(super) fn note_least(&mut self, now: Instant, rtt_us: u32) {
@@ -93,6 +110,11 @@ impl Rtt {
             self.variation = (3 * self.variation + self.srtt.abs_diff(rtt)) / 4;
             self.srtt = ((7 * self.srtt + rtt) / 8).max(1);
         }
+        self.take_timeout();
+    }
+
+    #[inline]
+    fn take_timeout(&mut self) {
         let rto = self.srtt + (4 * self.variation).max(RTO_MIN_US as u32);
         self.rto = rto.min(RTO_MAX_US as u32);
     }

@@ -3,10 +3,12 @@
 mod ack;
 mod loss;
 mod path;
+mod rest;
 mod send;
 mod timer;
 
 pub use ack::{Ack, AckOutcome, ECHO_GRAIN_US};
+pub use rest::History;
 pub use timer::{GIVE_UP_AFTER, Timeout};
 
 use super::congestion::{Algorithm, Congestion};

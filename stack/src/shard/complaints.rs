@@ -37,8 +37,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 Fate::Over(reason) => self.end(now, app, id, reason),
             },
             Some(Flow::Syn(position)) => self.on_half_open_icmp(position, error),
-            // Nothing but an acknowledgement is ever sent from there.
-            Some(Flow::TimeWait(_)) => self.world.counters.icmp_outside += 1,
+            // From the one nothing but acknowledgements is ever sent, and all that the other sent has been acknowledged.
+            Some(Flow::TimeWait(_) | Flow::Parked(_)) => self.world.counters.icmp_outside += 1,
             None if self.strays.as_ref().is_some_and(|s| s.leads_on(travel.seen_by)) => {
                 let checksum = RxChecksum::Unknown;
                 self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: travel.seen_by + 1 });

@@ -95,7 +95,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     ) {
         // Its SYN may have been answered with a cookie first, and again when the table had room.
         if let Some(record) = self.record_of_cookie(now, link, segment, bytes, None) {
-            let Some(parts) = self.take_parts(&record.key) else { return };
+            let Some(parts) = self.take_parts(now, queue, app, &record.key) else { return };
             self.forget_syn(position);
             self.world.counters.cookies_accepted += 1;
             return self.adopt(now, queue, app, &record, parts, link, segment, bytes);
@@ -132,6 +132,11 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// The ACK of a flow that has no connection.
     pub(super) fn say_where_we_stand(&mut self, now: Instant, queue: &mut Q, template: &Template, stand: &Stand) {
         self.world.counters.challenge_acks += 1;
+        self.send_stand(now, queue, template, stand);
+    }
+
+    /// Sends it, whatever for.
+    pub(super) fn send_stand(&mut self, now: Instant, queue: &mut Q, template: &Template, stand: &Stand) {
         let option = stand.stamps.map(|stamps| stamps.option(now));
         let ack = Outgoing {
             seq: stand.seq,
@@ -156,7 +161,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         segment: &Segment,
         bytes: &mut [u8],
     ) {
-        let Some(parts) = self.take_parts(&segment.key) else {
+        let Some(parts) = self.take_parts(now, queue, app, &segment.key) else {
             // The record stays: the peer believes in the connection and will ask again.
             self.syn.spoil_round_trip(position);
             return;

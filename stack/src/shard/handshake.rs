@@ -42,7 +42,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.world.counters.drop_draining += 1;
             return self.answer_nobody(now, queue, link, segment);
         }
-        if self.live.is_full() {
+        if self.is_full() {
             // A handshake now would end in a wait; a SYN that is not answered comes again.
             self.world.counters.drop_syn_shed += 1;
             return;
@@ -127,7 +127,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         bytes: &mut [u8],
     ) -> bool {
         let Some(record) = self.record_of_cookie(now, link, segment, bytes, None) else { return false };
-        let Some(parts) = self.take_parts(&record.key) else { return true };
+        let Some(parts) = self.take_parts(now, queue, app, &record.key) else { return true };
         self.world.counters.cookies_accepted += 1;
         self.adopt(now, queue, app, &record, parts, link, segment, bytes);
         true
@@ -178,11 +178,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     /// What a connection needs, if there is room for one more, and for one more of its source.
-    pub(super) fn take_parts(&mut self, key: &FlowKey) -> Option<Parts> {
+    pub(super) fn take_parts(&mut self, now: Instant, queue: &mut Q, app: &mut A, key: &FlowKey) -> Option<Parts> {
         if self.source_is_full(key) {
             return None;
         }
-        let parts = if self.live.is_full() { None } else { self.live.take_parts() };
+        let room = !self.is_full() && self.make_room(now, queue, app);
+        let parts = if room { self.live.take_parts() } else { None };
         self.world.counters.drop_accept_full += u64::from(parts.is_none());
         parts
     }

@@ -70,6 +70,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     fn candidate(&self, hash: u64) -> u32 {
         match self.flows.find(hash, |_| true).map(Flow::unpack) {
             Some(Flow::Live(id)) => id,
+            Some(Flow::Parked(position)) => {
+                prefetch::line(self.parked.address(position));
+                NOBODY
+            }
             _ => NOBODY,
         }
     }
@@ -270,6 +274,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 self.on_half_open(now, queue, app, position, link, segment, bytes, travel);
                 return;
             }
+            Some(Flow::Parked(position)) => self.on_parked(now, queue, app, position, link, segment, bytes),
             Some(Flow::TimeWait(position)) => self.on_time_wait(now, queue, app, position, link, segment, bytes),
             None => {
                 self.on_unknown(now, queue, app, link, segment, bytes, travel);
@@ -287,6 +292,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Flow::Live(id) => self.live.get(id).is_some_and(|c| c.key == *key),
             Flow::Syn(position) => self.syn.record(position).is_some_and(|r| r.key == *key),
             Flow::TimeWait(position) => self.time_wait.record(position).key == *key,
+            Flow::Parked(position) => self.parked.is(position, key),
         });
         found.map(Flow::unpack)
     }

@@ -75,6 +75,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.wheel.arm(id, deadline);
             return;
         }
+        if self.park_if_quiet(now, queue, app, id) {
+            return;
+        }
         match self.work(now, queue, id, |connection, env| connection.on_timer(env, app)) {
             Fate::Live => self.touch(id),
             Fate::Over(reason) => self.end(now, app, id, reason),

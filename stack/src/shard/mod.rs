@@ -8,6 +8,7 @@ mod half_open;
 mod handshake;
 mod ingress;
 mod lifecycle;
+mod parking;
 mod prune;
 mod slab;
 mod time_wait;
@@ -23,6 +24,7 @@ use crate::isn::IsnSource;
 use crate::limiter::Limiter;
 use crate::limits::{self, Limits, RX_BUFFER, RX_WINDOW_MAX, STRAYS_PER_TURN, TIMERS_PER_TURN, WHOLE_BURSTS_MAX};
 use crate::machine::Machine;
+use crate::parked::Parked;
 use crate::pmtu::PmtuCache;
 use crate::queue::BURST;
 use crate::reassembly::HoldPool;
@@ -69,6 +71,13 @@ pub struct Shard<A: App, Q: Queue> {
     world: World,
     flows: FlowTable,
     live: Slab<Connection<A::Session>>,
+    parked: Parked,
+    /// Where the search for one to park goes on.
+    park_hand: u32,
+    /// Every parked connection is to be woken: from this place on.
+    rousing: Option<usize>,
+    /// For segments that the gate will stop.
+    wake_limit: Limiter,
     wheel: Wheel,
     syn: SynTable,
     limits: Limits,
@@ -108,6 +117,7 @@ enum Flow {
     Live(u32),
     Syn(u32),
     TimeWait(u32),
+    Parked(u32),
 }
 
 const KIND_SHIFT: u32 = 30;
@@ -120,7 +130,8 @@ impl Flow {
         match value >> KIND_SHIFT {
             0 => Flow::Live(position),
             1 => Flow::Syn(position),
-            _ => Flow::TimeWait(position),
+            2 => Flow::TimeWait(position),
+            _ => Flow::Parked(position),
         }
     }
 
@@ -130,6 +141,7 @@ impl Flow {
             Flow::Live(position) => position,
             Flow::Syn(position) => position | 1 << KIND_SHIFT,
             Flow::TimeWait(position) => position | 2 << KIND_SHIFT,
+            Flow::Parked(position) => position | 3 << KIND_SHIFT,
         }
     }
 }
@@ -156,12 +168,17 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 counters: Counters::default(),
                 caps,
                 algorithm: Algorithm::default(),
+                park_after_us: limits.park_after_us,
                 pmtu: PmtuCache::new([seed(8), seed(24)]),
                 plain: vec![0; 65_536 + 64].into(),
             },
             flows: FlowTable::new(flows, [seed(16), seed(24)]),
             live: Slab::new(&limits),
-            wheel: Wheel::new(limits.connections),
+            parked: Parked::new(if limits.park_after_us.is_some() { limits.connections } else { 0 }),
+            park_hand: 0,
+            rousing: None,
+            wake_limit: Limiter::new(limits::DOUBTFUL_WAKES_PER_S, isn.tag(&nobody, [4, 0])),
+            wheel: Wheel::new(limits.units()),
             syn: SynTable::new(limits.syn_backlog),
             half_open_by: Sources::new(limits.syn_backlog, &isn_secret),
             live_by: (limits.per_source > 0).then(|| Sources::new(limits.connections, &isn_secret)),
@@ -182,8 +199,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             rst_limit: Limiter::new(limits::RST_PER_S, isn.tag(&nobody, [2, 0])),
             ack_limit: Limiter::new(limits::BARE_ACKS_PER_S, isn.tag(&nobody, [3, 0])),
             hand: 0,
-            touched: Vec::with_capacity(limits.connections.min(4096)),
-            pending: Vec::with_capacity(limits.connections.min(4096)),
+            touched: Vec::with_capacity(limits.units().min(4096)),
+            pending: Vec::with_capacity(limits.units().min(4096)),
             burst: Vec::with_capacity(BURST),
             whole_bursts: 0,
             staged: Vec::with_capacity(BURST),
@@ -207,19 +224,26 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         if self.whole_bursts == 0 {
             self.on_timers(now, queue, app);
         }
+        let rousing = self.rouse(now, queue, app);
         self.serve_touched(now, queue, app);
         if self.world.hold.take_want() {
             self.prune(now);
         }
         self.send_own(now, queue);
         queue.end();
-        let busy = received > 0 || strays > 0 || !self.pending.is_empty();
-        Turn { busy, deadline: self.deadline() }
+        let busy = received > 0 || strays > 0 || !self.pending.is_empty() || rousing;
+        let mut deadline = self.deadline();
+        if self.rousing.is_some() {
+            let retry = now.plus_micros(limits::RETRY_ROUSE_US);
+            deadline = Some(deadline.map_or(retry, |at| at.min(retry)));
+        }
+        Turn { busy, deadline }
     }
 
-    /// Calls the application for every live connection in the next turn: for one that has learnt something from elsewhere
-    /// than its connections.
+    /// Calls the application for every live connection in the next turn, and for the parked ones in those that follow: for one
+    /// that has learnt something from elsewhere than its connections.
     pub fn wake_all(&mut self) {
+        self.rousing = Some(0);
         for id in self.live.ids() {
             self.live.with(id, |c| c.poke());
             self.touch(id);
@@ -245,6 +269,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         for id in self.live.ids() {
             self.reset(now, queue, app, id, CloseReason::Drained);
         }
+        self.abort_parked(now, queue, app);
         queue.end();
     }
 
@@ -265,9 +290,14 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.world.algorithm = algorithm;
     }
 
-    /// Connections that are established.
+    /// Connections that are established, the parked ones among them.
     pub fn live(&self) -> usize {
-        self.live.len()
+        self.live.len() + self.parked.len()
+    }
+
+    /// Connections that are parked: without socket and buffers, until something happens.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
     }
 
     /// Half-open connections.
@@ -302,7 +332,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     fn deadline(&self) -> Option<Instant> {
         let (wheel, responder) = (self.wheel.next_deadline(), self.responder.deadline());
-        [wheel, self.syn.deadline(), self.time_wait.deadline(), responder, self.fragments.deadline()]
+        let parked = self.parked.deadline();
+        [wheel, self.syn.deadline(), self.time_wait.deadline(), responder, self.fragments.deadline(), parked]
             .into_iter()
             .flatten()
             .min()
@@ -317,6 +348,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         while let Some(id) = self.wheel.pop_expired(now, &mut budget) {
             self.on_connection_timer(now, queue, app, id);
         }
+        self.on_parked_timers(now, queue, app);
     }
 
     fn take_strays(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> usize {

@@ -17,11 +17,11 @@ pub(super) struct Slab<T> {
 impl<T> Slab<T> {
     pub(super) fn new(limits: &Limits) -> Self {
         Slab {
-            slots: Vec::with_capacity(limits.connections),
-            free: Vec::with_capacity(limits.connections),
-            capacity: limits.connections,
+            slots: Vec::with_capacity(limits.units()),
+            free: Vec::with_capacity(limits.units()),
+            capacity: limits.units(),
             arena: Arena::new(limits),
-            parts: Vec::with_capacity(limits.connections),
+            parts: Vec::with_capacity(limits.units()),
         }
     }
 
@@ -82,6 +82,11 @@ impl<T> Slab<T> {
         if let Some(entry) = self.get_mut(id) {
             f(entry);
         }
+    }
+
+    /// The number behind `id`, in a circle.
+    pub(super) fn after(&self, id: u32) -> u32 {
+        if id as usize + 1 < self.slots.len() { id + 1 } else { 0 }
     }
 
     /// The numbers in use. Allocates: for drain and the like.

@@ -62,7 +62,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             && old_flow.is_below(segment.ack.wrapping_sub(1))
             && let Some(new) = self.record_of_cookie(now, link, segment, bytes, Some(old_flow))
         {
-            let Some(parts) = self.take_parts(&new.key) else { return };
+            let Some(parts) = self.take_parts(now, queue, app, &new.key) else { return };
             self.leave_time_wait(old_flow, &record.key);
             self.world.counters.cookies_accepted += 1;
             return self.adopt(now, queue, app, &new, parts, link, segment, bytes);

@@ -22,6 +22,13 @@ impl VlanTags {
         VlanTags { raw, len: 4 }
     }
 
+    /// One 802.1Q tag with this control information: priority, drop eligibility, VLAN.
+    pub fn of_tci(tci: u16) -> VlanTags {
+        let mut tags = VlanTags::dot1q(0, 0);
+        tags.raw[2..4].copy_from_slice(&tci.to_be_bytes());
+        tags
+    }
+
     /// The same tags inside an outer 802.1ad tag; `self` must hold one tag at most, or the inner one is lost.
     pub fn inside(self, outer_vid: u16, pcp: u8) -> VlanTags {
         let mut raw = [0; 8];

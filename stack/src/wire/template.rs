@@ -100,6 +100,13 @@ impl Template {
             || (self.l2_len > 14 && rest[6..rest.len() - 2] != *received.vlan.bytes())
     }
 
+    /// Where frames go: the MAC, and the VLAN tags as they stand on the wire.
+    pub fn destination(&self) -> ([u8; 6], &[u8]) {
+        let link = &self.link[L2_MAX - usize::from(self.l2_len)..];
+        let mac = link.first_chunk().copied().unwrap_or_default();
+        (mac, link.get(12..link.len() - 2).unwrap_or_default())
+    }
+
     /// Bytes of the link layer: 14, 18 or 22. The IP packet starts there.
     #[inline]
     pub fn l2_len(&self) -> usize {

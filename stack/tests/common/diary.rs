@@ -4,7 +4,7 @@ use super::big_byte;
 use core::time::Duration;
 use khamsin_stack::app::send_all;
 use khamsin_stack::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -49,6 +49,15 @@ pub struct Diary {
     pub patience: Patience,
     /// Panic at the next connection.
     pub panics_at_open: bool,
+    /// Sessions may be parked.
+    pub parks: bool,
+    /// Times that was asked.
+    pub asked: Cell<u32>,
+    /// Panic there: in `park` or `unpark`.
+    pub panics_at: Option<&'static str>,
+    /// End every stream when the server drains.
+    pub leaves: bool,
+    pub drains: bool,
     /// Panic when told of the next end.
     pub panics_at_close: bool,
 }
@@ -76,6 +85,10 @@ impl App for Diary {
         }
         if self.sips && self.events.borrow().last() == Some(&Event::Open) {
             return stream.wake_at(Some(now + Duration::from_secs(1)));
+        }
+        if self.leaves && self.drains {
+            *left = SHUT;
+            stream.shutdown();
         }
         let shut = *left == SHUT;
         if !shut {
@@ -136,6 +149,18 @@ impl App for Diary {
             return self.events.borrow_mut().push(Event::Data(sip));
         }
         send_all(stream, b"ding");
+    }
+    fn park(&self, left: &usize) -> Option<u32> {
+        self.asked.set(self.asked.get() + 1);
+        assert!(self.panics_at != Some("park"), "as asked");
+        u32::try_from(*left).ok().filter(|_| self.parks)
+    }
+    fn unpark(&mut self, _: Instant, _: Listener, _: SocketAddr, token: u32) -> usize {
+        assert!(self.panics_at != Some("unpark"), "as asked");
+        token as usize
+    }
+    fn draining(&mut self) {
+        self.drains = true;
     }
     fn closed(&mut self, _: usize, reason: CloseReason) {
         self.events.borrow_mut().push(Event::Closed(reason));

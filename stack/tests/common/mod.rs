@@ -11,7 +11,7 @@ use khamsin_stack::queue::QueueStats;
 use khamsin_stack::wire::checksum::{Verdict, verify_tcp};
 use khamsin_stack::wire::{self, Flags, Kind, LinkHeader, Outgoing, Template, TxChecksum, VlanTags, tcp_options};
 use khamsin_stack::*;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -152,6 +152,8 @@ pub struct World {
     pub now: Instant,
     pub key: FlowKey,
     pub server_isn: u32,
+    /// Of every connection so far, by the peer's port.
+    pub isns: BTreeMap<u16, u32>,
     pub tags: VlanTags,
     pub peer_mac: [u8; 6],
 }
@@ -170,6 +172,8 @@ pub fn config(limits: Limits) -> ShardConfig {
 pub fn small() -> Limits {
     Limits {
         connections: 16,
+        live: 16,
+        park_after_us: None,
         syn_backlog: 16,
         time_wait: 8,
         store_blocks: 256,
@@ -191,6 +195,7 @@ impl World {
             now: Instant::from_millis(10_000),
             key: FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 40_000, 7),
             server_isn: 0,
+            isns: BTreeMap::new(),
             tags: VlanTags::NONE,
             peer_mac: PEER_MAC,
         };
@@ -278,6 +283,7 @@ impl World {
         assert_eq!(parsed.link.vlan, self.tags);
         if s.flags.syn() {
             self.server_isn = s.seq;
+            self.isns.insert(self.key.peer_port, s.seq);
         }
         Some(Seg {
             flags: s.flags,
@@ -328,6 +334,11 @@ impl World {
         w.send(ack(1, 1));
         w.silence();
         w
+    }
+    /// What follows is of the connection from `port`.
+    pub fn turn_to(&mut self, port: u16) {
+        self.key.peer_port = port;
+        self.server_isn = self.isns[&port];
     }
     /// The next port's connection, beside those that are.
     pub fn establish_more(&mut self) {

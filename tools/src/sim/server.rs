@@ -137,6 +137,21 @@ impl App for Server {
         }
     }
 
+    fn park(&self, session: &Session) -> Option<u32> {
+        match &session.of {
+            Of::Echo(s) => self.echo.park(s),
+            Of::Http(s) => self.http.park(s),
+        }
+    }
+
+    fn unpark(&mut self, now: Instant, listener: Listener, peer: SocketAddr, token: u32) -> Session {
+        let of = match listener.app {
+            0 => Of::Echo(self.echo.unpark(now, listener, peer, token)),
+            _ => Of::Http(Box::new(self.http.unpark(now, listener, peer, token))),
+        };
+        Session { peer, of }
+    }
+
     fn closed(&mut self, session: Session, reason: CloseReason) {
         let mut records = self.records.borrow_mut();
         if let Some(open) = records.open.get_mut(&session.peer) {
