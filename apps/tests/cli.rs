@@ -295,6 +295,18 @@ fn help_and_version_are_0() {
 }
 
 #[test]
+fn doctor_tells_what_connections_cost() {
+    let (code, stdout, stderr) = run(&["doctor", "--cost"]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    for part in ["parked connections, IPv4", "flow table", "receive buffers", "TIME-WAIT"] {
+        let row = stdout.lines().find(|line| line.starts_with(part)).unwrap_or_else(|| panic!("{part}: {stdout}"));
+        let columns: Vec<f64> = row[40..].split_whitespace().map(|n| n.parse().unwrap()).collect();
+        assert!(columns.len() == 5 && columns[1..].is_sorted() && columns[1] > 0.0, "{row}");
+    }
+    assert!(stdout.contains("an idle connection uses 80 B over IPv4 and 104 B over IPv6"), "{stdout}");
+}
+
+#[test]
 fn doctor_judges_every_rung() {
     let (code, stdout, stderr) = run(&["doctor", "--interface", "lo"]);
     assert_eq!(code, 0, "{stdout}{stderr}");

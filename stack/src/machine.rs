@@ -86,6 +86,9 @@ pub(crate) struct Arena {
     buffers: Vec<core::slice::ChunksExactMut<'static, u8>>,
 }
 
+/// Bytes of a socket in its one-slot set.
+pub(crate) const SOCKET: usize = size_of::<SocketStorage<'static>>();
+
 /// Receive buffers in one allocation, 64 MiB: larger than the 32 MiB above which glibc always maps an allocation on its own
 /// (`DEFAULT_MMAP_THRESHOLD_MAX`), so that its pages stay untouched, and unpaid for, until a connection uses them.
 const BUFFERS_IN_CHUNK: usize = 1024;

@@ -13,12 +13,21 @@ pub struct Sources {
     hash: SipHasher13,
 }
 
+fn cells_for(holders: usize) -> usize {
+    (2 * holders).clamp(1024, 1 << 20).next_power_of_two()
+}
+
 impl Sources {
     /// Room for `holders` sources with hardly a collision; `key` is secret.
     pub fn new(holders: usize, key: &[u8; 16]) -> Self {
-        let cells = (2 * holders).clamp(1024, 1 << 20).next_power_of_two();
+        let cells = cells_for(holders);
         let row = || vec![0; cells].into_boxed_slice();
         Sources { rows: [row(), row()], mask: cells - 1, hash: SipHasher13::new_with_key(key) }
+    }
+
+    /// Bytes of room for `holders` sources.
+    pub fn bytes_for(holders: usize) -> usize {
+        2 * cells_for(holders) * size_of::<u32>()
     }
 
     fn cells(&self, source: &[u8; 16]) -> [usize; 2] {

@@ -130,16 +130,22 @@ pub(crate) enum SynDue {
 
 /// A bounded table of half-open connections.
 pub(crate) struct SynTable {
+    /// Grows within its capacity: what was never needed is never touched.
     records: Vec<Option<SynRecord>>,
+    capacity: usize,
     free: Vec<u32>,
     wheel: Wheel,
 }
 
 impl SynTable {
+    /// Bytes of a half-open connection.
+    pub(crate) const BYTES_EACH: usize = size_of::<Option<SynRecord>>() + size_of::<u32>() + Wheel::BYTES_EACH;
+
     pub(crate) fn new(capacity: usize) -> Self {
         SynTable {
-            records: (0..capacity).map(|_| None).collect(),
-            free: (0..capacity as u32).rev().collect(),
+            records: Vec::with_capacity(capacity),
+            capacity,
+            free: Vec::with_capacity(capacity),
             wheel: Wheel::new(capacity),
         }
     }
@@ -151,12 +157,18 @@ impl SynTable {
 
     /// Whether [`insert`](Self::insert) has no room.
     pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty()
+        self.len() == self.capacity
     }
 
     /// Adds a record whose SYN|ACK goes out `now`; `None` when the table is full.
     pub(crate) fn insert(&mut self, now: Instant, record: SynRecord) -> Option<u32> {
-        let id = self.free.pop()?;
+        if self.is_full() {
+            return None;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.records.push(None);
+            (self.records.len() - 1) as u32
+        });
         self.records[id as usize] = Some(SynRecord { sent_at: now, ..record });
         self.wheel.arm(id, now.plus_micros(SYN_ACK_RTO_US));
         Some(id)

@@ -50,6 +50,9 @@ pub(crate) struct TimeWaitTable {
 }
 
 impl TimeWaitTable {
+    /// Bytes of an entry.
+    pub(crate) const BYTES_EACH: usize = size_of::<TimeWait>();
+
     pub(crate) fn new(capacity: usize) -> Self {
         TimeWaitTable { ring: Vec::with_capacity(capacity), capacity, head: 0, used: 0, live: 0 }
     }

@@ -66,6 +66,9 @@ impl Wheel {
         }
     }
 
+    /// Bytes of an id.
+    pub const BYTES_EACH: usize = size_of::<u64>() + size_of::<[u32; 2]>();
+
     /// Ids this wheel was made for.
     pub fn capacity(&self) -> usize {
         self.ticks.len()

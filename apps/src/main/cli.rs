@@ -116,7 +116,7 @@ pub(crate) struct NetworkArgs {
     /// How the kernel reports ready sockets on the epoll rung [default: level]
     #[arg(long, value_enum, help_heading = "Network")]
     pub(crate) trigger: Option<Trigger>,
-    /// Most live connections, over all workers
+    /// Most open connections, over all workers; idle ones are parked
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=16_777_216), help_heading = "Network")]
     pub(crate) connections: u32,
     /// Most live connections of one source, an IPv4 address or an IPv6 /64 [default: as many as there are]
@@ -145,6 +145,9 @@ pub(crate) struct DoctorArgs {
     /// Look at this interface only
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
+    /// Print what connections cost in memory, by part, for 10k, 100k, 1M and 10M of them
+    #[arg(long, conflicts_with = "interface")]
+    pub(crate) cost: bool,
 }
 
 /// An application that the binary can host.

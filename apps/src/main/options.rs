@@ -42,7 +42,7 @@ pub(crate) struct Network {
     pub(crate) workers: usize,
     pub(crate) poll: Poll,
     pub(crate) trigger: Trigger,
-    /// Most live connections, over all workers.
+    /// Most open connections, over all workers.
     pub(crate) connections: usize,
     /// Of one source, over all workers; 0: no limit.
     pub(crate) per_source: usize,

@@ -89,7 +89,8 @@ impl Waiting {
     /// It could not be parked at `now`: it is tried again after twice as long each time.
     pub(super) fn refuse_to_park(&mut self, now: Instant) {
         self.refusals = (self.refusals + 1).min(REFUSALS_MAX);
-        self.not_before = now.plus_micros(self.park_after_us.saturating_mul(1 << self.refusals));
+        let pause_us = self.park_after_us.max(REFUSED_US).saturating_mul(1 << self.refusals);
+        self.not_before = now.plus_micros(pause_us);
     }
 
     /// When the last acceptable segment came.
@@ -110,6 +111,8 @@ impl Waiting {
 
 /// Doublings of the silence after which a connection that could not be parked is tried again.
 const REFUSALS_MAX: u8 = 12;
+/// The least of that silence, microseconds.
+const REFUSED_US: u64 = 1_000;
 
 impl<S> Connection<S> {
     /// Nobody will read an answer, and nothing is left to say but what is on its way: an orphan in Linux' terms.

@@ -67,6 +67,13 @@ pub struct HoldPool {
 }
 
 impl HoldPool {
+    /// Bytes of a block, with the tracker that comes with it.
+    pub(crate) const BYTES_EACH: usize = HOLD_BLOCK
+        + 2 * size_of::<Number>()
+        + RANGES * size_of::<[u64; 2]>()
+        + INDEX * size_of::<Number>()
+        + RECENT * size_of::<u64>();
+
     /// A pool of `blocks` blocks, all free.
     pub fn new(blocks: usize) -> Self {
         HoldPool {

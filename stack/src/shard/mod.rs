@@ -4,6 +4,7 @@
 //! of frames in, serves the connections that something happened to, and puts frames out.
 
 mod complaints;
+mod cost;
 mod half_open;
 mod handshake;
 mod ingress;
@@ -40,6 +41,8 @@ use crate::{Caps, CloseReason, Counters, FlowKey, Frame, Instant, Queue, TxOfflo
 
 use ingress::Staged;
 use slab::Slab;
+
+pub use cost::{Part, cost};
 
 /// How a shard is set up.
 pub struct ShardConfig {

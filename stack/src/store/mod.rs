@@ -61,6 +61,9 @@ impl Default for Store {
 }
 
 impl Store {
+    /// Bytes of the room for pieces that every store has.
+    pub(crate) const PIECES: usize = STORE_PIECES * size_of::<Piece>();
+
     /// An empty store. This is its only allocation: room for [`STORE_PIECES`] pieces.
     pub fn new() -> Self {
         Store {

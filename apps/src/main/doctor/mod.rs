@@ -1,5 +1,6 @@
 //! `khamsin doctor`: rung by rung, yes or why not, and what would mend it.
 
+mod cost;
 mod judge;
 mod machine;
 mod trial;
@@ -19,6 +20,10 @@ use std::process::ExitCode;
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     if trial::is_child() {
         return Ok(trial::child());
+    }
+    if args.cost {
+        cost::tell(&mut io::stdout().lock()).context("wanted to print what connections cost")?;
+        return Ok(ExitCode::SUCCESS);
     }
     let links = match &args.interface {
         Some(name) => vec![link::by_name(name).with_context(|| format!("wanted to examine {name}"))?],
