@@ -56,7 +56,7 @@ impl Bench {
 fn main() {
     let args: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
     let n = args[0];
-    let defaults = Limits::for_connections(n);
+    let defaults = Limits::with_parking(n);
     let limits = Limits { live: args.get(1).copied().unwrap_or(defaults.live), ..defaults };
     let mut queue = Memory::with_frames(1024);
     // Not zero, so that its pages count as ours before the measurement begins.

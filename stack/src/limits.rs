@@ -33,14 +33,24 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The bounds that go with `connections` established connections.
+    /// The bounds that go with `connections` established connections, all of which may be live.
     pub fn for_connections(connections: usize) -> Self {
         let connections = connections.clamp(1, MAX_CONNECTIONS);
-        let live = connections.min(LIVE_DEFAULT);
+        Limits::new(connections, connections, None)
+    }
+
+    /// The bounds that go with `connections` established connections, of which [`LIVE_DEFAULT`] may be live and the others are
+    /// parked.
+    pub fn with_parking(connections: usize) -> Self {
+        let connections = connections.clamp(1, MAX_CONNECTIONS);
+        Limits::new(connections, connections.min(LIVE_DEFAULT), Some(PARK_AFTER_US))
+    }
+
+    fn new(connections: usize, live: usize, park_after_us: Option<u64>) -> Self {
         Limits {
             connections,
             live,
-            park_after_us: Some(PARK_AFTER_US),
+            park_after_us,
             syn_backlog: (connections / 2).clamp(256, 65_536),
             time_wait: connections.clamp(1024, 262_144),
             // Two blocks for each live one, so that none is left without (`BlockPool`), or enough for eight full stores.

@@ -22,7 +22,7 @@ fn resident() -> usize {
 // The only test of its process, so that what the process grows by is what it takes.
 #[test]
 fn a_hundred_thousand_idle_connections_take_96_bytes_each() {
-    let limits = Limits { live: LIVE, ..Limits::for_connections(CONNECTIONS) };
+    let limits = Limits { live: LIVE, ..Limits::with_parking(CONNECTIONS) };
     let mut queue = Memory::with_frames(64);
     let mut acks = vec![1u32; CONNECTIONS];
     let before = resident();

@@ -57,15 +57,15 @@ fn every_value_of_a_u32_can_be_stored() {
 #[test]
 fn is_full_at_half_of_its_slots() {
     let mut table = FlowTable::new(5, KEY);
-    assert_eq!((table.capacity(), table.slots.len()), (8, 16));
-    for value in 0..8 {
+    assert_eq!((table.capacity(), table.slots.len()), (5, 10));
+    for value in 0..5 {
         table.insert(u64::from(value) << 60, value).unwrap();
     }
     assert_eq!(table.insert(1, 99), Err(Full));
     assert_eq!(table.find(1, |v| v == 99), None);
     assert!(table.remove(3 << 60, 3));
     assert_eq!(table.insert(1, 99), Ok(()));
-    assert_eq!(table.len(), 8);
+    assert_eq!(table.len(), 5);
 }
 
 #[test]

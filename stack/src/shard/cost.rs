@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn an_idle_connection_takes_96_bytes_and_128_over_ipv6() {
         for connections in [10_000, 100_000, 1_000_000, 10_000_000] {
-            let limits = Limits::for_connections(connections);
+            let limits = Limits::with_parking(connections);
             let flow = of(&limits, "flow table");
             // The places of half-open connections and TIME-WAIT among them.
             let all = connections + limits.syn_backlog + limits.time_wait;
@@ -91,14 +91,14 @@ mod tests {
             assert!(of(&limits, "IPv4") + 16 * connections <= 96 * connections);
             assert!(of(&limits, "IPv6") + 16 * connections <= 128 * connections);
         }
-        let million = Limits::for_connections(1_000_000);
+        let million = Limits::with_parking(1_000_000);
         let whole = of(&million, "IPv4") + of(&million, "flow table");
         assert!(whole <= 96_000_000, "{whole} with the whole flow table");
     }
 
     #[test]
     fn what_only_live_connections_need_does_not_grow_with_those_that_are_open() {
-        let [some, many] = [100_000, 10_000_000].map(Limits::for_connections);
+        let [some, many] = [100_000, 10_000_000].map(Limits::with_parking);
         for name in ["live connections", "timers", "sockets", "receive buffers", "send store", "held text"] {
             assert_eq!(of(&some, name), of(&many, name), "{name}");
             assert!(of(&some, name) > 0);

@@ -11,7 +11,7 @@ const MIB: f64 = (1 << 20) as f64;
 
 /// Prints the table: one column for each bound, all in one worker.
 pub(super) fn tell(out: &mut impl Write) -> io::Result<()> {
-    let columns: Vec<Vec<Part>> = BOUNDS.iter().map(|&(_, n)| cost::<Apps>(&Limits::for_connections(n))).collect();
+    let columns: Vec<Vec<Part>> = BOUNDS.iter().map(|&(_, n)| cost::<Apps>(&Limits::with_parking(n))).collect();
     writeln!(out, "memory that one worker sets aside, MiB, by --connections; only what is used becomes resident")?;
     write!(out, "{:<40} {:>8}", "", "B each")?;
     BOUNDS.iter().try_for_each(|(name, _)| write!(out, " {name:>9}"))?;
