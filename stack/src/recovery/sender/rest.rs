@@ -30,10 +30,10 @@ impl Sender {
     /// the pause before has cost the window is paid ([`resumed`](Self::resumed) counts from there).
     pub fn history(&self, now: Instant) -> Option<History> {
         let off = Instant::FAR_FUTURE;
-        let timers = [self.timer, self.reorder_at, self.release_at, self.stalled_at];
+        let timers = [self.timer, self.reorder_at, self.release_at];
         // A probe of the tail that was answered and not judged: what it may still cost is forgiven.
         let tail = matches!(self.tail, Tail::Quiet | Tail::Out(..));
-        let rests = self.is_idle() && self.mode == Mode::Open && tail && timers == [off; 4];
+        let rests = self.is_idle() && self.mode == Mode::Open && tail && timers == [off; 3];
         if !rests || self.probing || self.waiting || self.more {
             return None;
         }
