@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// Refusals without a single success after which nobody is there.
+const HOPELESS: u64 = 100;
+
 /// How far a load is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -432,6 +435,13 @@ impl Book {
                 self.tally.corrected_us.saturating_record(u64::from(now_us.saturating_sub(due)).max(1));
             }
         }
+    }
+
+    /// Nobody is there: so many errors, and not one handshake that ended well. In words.
+    pub fn hopeless(&self) -> Option<String> {
+        let (tally, errors) = (&self.tally, self.tally.errors_all());
+        (tally.opened == 0 && errors >= HOPELESS)
+            .then(|| format!("{errors} connections in a row came to nothing: {}", tally.said.join("; ")))
     }
 
     /// Idle connection ended before its time.

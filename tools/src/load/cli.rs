@@ -158,6 +158,8 @@ enum XdpMode {
 
 /// Most connections of one run: numbers have room for more, machines do not.
 const CONNECTIONS_MAX: usize = 4_000_000;
+/// The longest load, seconds.
+const LOAD_MAX_S: f64 = 4200.0;
 /// Most addresses to ask from: one XDP program looks for so many.
 const SOURCES_MAX: usize = 64;
 /// The TAP that is made when no name is given.
@@ -205,6 +207,13 @@ impl Cli {
         }
         if self.seconds == 0.0 {
             return Err("a measurement of 0 seconds measures nothing: give --seconds more".into());
+        }
+        // Every stage at its longest: times are kept in 32 bits, microseconds.
+        let openings = self.open_within * if self.wake { 2.0 } else { 1.0 };
+        if self.seconds + self.warm_up + openings + 2.0 * self.timeout > LOAD_MAX_S {
+            return Err(format!(
+                "a load lasts {LOAD_MAX_S} seconds at most, opening, warm-up and timeouts included: give less of them"
+            ));
         }
         let sources = self.source.as_deref().map_or(Ok(Vec::new()), addresses)?;
         let all = self.connections + self.idle;

@@ -39,7 +39,12 @@ fn sources_are_counted_out() {
 
 #[test]
 fn nonsense_is_refused_with_a_sentence() {
-    for wrong in ["http://198.18.0.2/ -c 0", "http://198.18.0.2/ --seconds 0", "http://198.18.0.2/ -c 9000000"] {
+    for wrong in [
+        "http://198.18.0.2/ -c 0",
+        "http://198.18.0.2/ --seconds 0",
+        "http://198.18.0.2/ -c 9000000",
+        "http://198.18.0.2/ -s 3600 --warm-up 600",
+    ] {
         assert!(job(wrong).is_err_and(|sentence| sentence.contains(' ')), "{wrong}");
     }
 }

@@ -29,8 +29,6 @@ const SWEEP_US: u64 = 100_000;
 const RETRY_US: u64 = 100_000;
 /// Between two readings of a slow connection.
 const DRIP_US: u64 = 200_000;
-/// Refusals without a single success after which nobody is there.
-const HOPELESS: u64 = 100;
 
 /// One thread's connections.
 pub struct Sockets {
@@ -147,9 +145,8 @@ impl Sockets {
         if now.micros_since(self.swept_at) >= SWEEP_US {
             self.swept_at = now;
             self.sweep(now);
-            let tally = &self.book.tally;
-            if tally.opened == 0 && tally.errors_all() >= HOPELESS {
-                bail!("{} connections in a row came to nothing: {}", tally.errors_all(), tally.said.join("; "));
+            if let Some(sentence) = self.book.hopeless() {
+                bail!(sentence);
             }
         }
         Ok(())

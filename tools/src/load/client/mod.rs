@@ -367,6 +367,9 @@ impl<Q: Queue> Client<Q> {
             if busy {
                 continue;
             }
+            if let Some(sentence) = self.book.hopeless() {
+                bail!(sentence);
+            }
             match self.book.plan.poll {
                 Poll::Busy => (0..PAUSES).for_each(|_| spin_loop()),
                 Poll::Sleep => {
