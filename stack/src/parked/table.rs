@@ -152,7 +152,15 @@ impl Parked {
 
     /// Forgets the one at `at`.
     pub(crate) fn remove(&mut self, at: u32) {
-        if at & V6 == 0 { self.v4.remove(at) } else { self.v6.remove(at & !V6) }
+        if at & V6 == 0 {
+            self.v4.remove(at)
+        } else {
+            self.v6.remove(at & !V6)
+        }
+        if self.len() == 0 {
+            // Whoever sleeps until something is due should not wake for nobody.
+            (self.least, self.lap) = (u32::MAX, None);
+        }
     }
 
     /// Where to prefetch.

@@ -139,6 +139,20 @@ fn each_comes_up_when_it_is_due() {
 }
 
 #[test]
+fn nothing_is_due_when_nobody_is_left() {
+    let mut parked = Parked::new(2);
+    let at = Instant::from_micros(1 << 20);
+    let place = parked.insert(&Resting { wake_at: Some(at), ..resting(1) }).unwrap();
+    assert_eq!(parked.deadline(), Some(at));
+    parked.remove(place);
+    assert_eq!(parked.deadline(), None);
+    let late = at.plus_micros(1 << 20);
+    let place = parked.insert(&Resting { wake_at: Some(late), ..resting(2) }).unwrap();
+    assert!(all_due(&mut parked, at).is_empty());
+    assert_eq!(all_due(&mut parked, late), [place]);
+}
+
+#[test]
 fn what_is_put_off_comes_again_and_a_lap_is_cut_by_its_budget() {
     let mut parked = Parked::new(10_000);
     let at = Instant::from_micros(1 << 20);

@@ -75,6 +75,8 @@ impl Scenario {
         };
         let (stalls, leaps_us) = clock(seed, weather);
         let connections = dice.pick(&[8, 16, 32]);
+        // Dice of their own: what else happens stays what it was.
+        let mut resting = Dice::new(seed, "resting");
         let hostiles = match dice.below(100) {
             0..=54 => 0,
             55..=84 => 1,
@@ -90,8 +92,8 @@ impl Scenario {
             shards,
             limits: Limits {
                 connections,
-                live: connections,
-                park_after_us: None,
+                live: resting.pick(&[8, connections]),
+                park_after_us: resting.pick(&[None, Some(0), Some(1_000), Some(50_000), Some(1_000_000)]),
                 // A cookie that comes back to another shard than it came from is taken for another connection's: open.
                 syn_backlog: if moves_us.is_empty() { dice.pick(&[4, 16, 64]) } else { 64 },
                 time_wait: dice.pick(&[8, 64]),
