@@ -180,7 +180,7 @@ impl FlowTable {
     #[inline]
     fn home(&self, tag: u32) -> usize {
         // The tag as a fraction of the table: its highest bits decide, for any number of slots.
-        (u64::from(tag) * self.slots.len() as u64 >> 32) as usize
+        ((u64::from(tag) * self.slots.len() as u64) >> 32) as usize
     }
 
     #[inline]
