@@ -102,6 +102,8 @@ pub(super) struct Reader {
     pub(super) update_lost: bool,
     pub(super) sack: bool,
     pub(super) stamps: bool,
+    /// What comes early is thrown away.
+    pub(super) discards: bool,
     /// Segments for one ACK.
     pub(super) stretch: u64,
     /// It throws away what it holds out of order then, microseconds (RFC 2018 8).
@@ -118,6 +120,7 @@ impl Default for Reader {
             update_lost: false,
             sack: true,
             stamps: false,
+            discards: false,
             stretch: 2,
             reneges_at: u64::MAX,
             algorithm: Algorithm::Cubic,

@@ -79,7 +79,7 @@ impl Peer {
         }
         if end <= self.received || self.islands.range(..=start).next_back().is_some_and(|(_, e)| *e >= end) {
             self.duplicate = (start < end).then_some((start, end));
-        } else if start < end {
+        } else if start < end && !(self.reader.discards && start > self.received) {
             self.insert(start, end);
         }
         while let Some((start, end)) = self.islands.first_key_value().map(|(s, e)| (*s, *e))

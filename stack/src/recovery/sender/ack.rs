@@ -339,6 +339,9 @@ impl Sender {
         if advanced {
             if self.mode != Mode::Recovery {
                 self.left = 0;
+                if self.mode == Mode::Loss && self.was_discarded() {
+                    self.lose_discarded();
+                }
                 return 0;
             }
             // A partial acknowledgement: the next segment was lost too. Of what it covers, one segment was the one sent

@@ -110,6 +110,22 @@ impl Sender {
         self.board.lost() - before
     }
 
+    /// Without SACK, after a timeout: what went out again has filled a hole, and what went out before it is still missing.
+    /// The peer has no place for what comes early, or it was lost too.
+    pub(super) fn was_discarded(&self) -> bool {
+        !self.sack && self.mode == Mode::Loss && self.board.head().is_some_and(|head| head.sent < self.newest.sent)
+    }
+
+    /// Believes lost what [`was_discarded`](Self::was_discarded), all of it: a hole at a time, with new data behind each,
+    /// would take a round trip for every segment.
+    pub(super) fn lose_discarded(&mut self) {
+        let newest = self.newest.sent;
+        self.board.lose_where(|run| run.sent < newest);
+        let una = self.una;
+        self.repair().lost_from = una;
+        self.seek_lost();
+    }
+
     /// After a timeout: what went out long enough ago, the oldest in any case (RFC 8985 6.3), and everything when the
     /// peer has taken back what it reported (RFC 2018 8) or reports nothing.
     pub(super) fn lose_after_timeout(&mut self, now: Instant) {
@@ -220,12 +236,14 @@ impl Sender {
 
     /// `una` has moved: is what was sent before the loss complete?
     pub(super) fn end_of_repair(&mut self) {
-        let Some(repair) = self.repair.as_deref_mut() else { return };
-        if self.mode == Mode::Open || self.una < repair.recover {
+        let Some(repair) = self.repair.as_deref() else { return };
+        if self.mode == Mode::Open || self.una < repair.recover || self.was_discarded() {
             return;
         }
+        let recovery = self.mode == Mode::Recovery;
+        let repair = self.repair();
         repair.frto = Frto::Off;
-        if self.mode == Mode::Recovery {
+        if recovery {
             repair.reordering.on_recovered();
         }
         if self.mode != Mode::Loss {

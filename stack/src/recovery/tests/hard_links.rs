@@ -48,6 +48,20 @@ fn a_peer_without_sack_is_served_well() {
     }
 }
 
+/// The simplest of all receivers: it has no place for what comes early.
+#[test]
+fn a_peer_that_keeps_nothing_early_is_served() {
+    for seed in 0..20 {
+        for (loss, most_s) in [(4, 10.0), (20, 30.0)] {
+            let link = Link { loss, seed, queue_bytes: 1 << 30, ..Link::default() };
+            let reader = Reader { sack: false, discards: true, buffer: 65_535, ..Reader::default() };
+            let out = run(2_000_000, link, reader);
+            println!("seed {seed} loss {loss}: {:.2} s {out:?}", seconds(&out));
+            assert!(seconds(&out) < most_s, "seed {seed} loss {loss}: {out:?}");
+        }
+    }
+}
+
 /// A hundred segments in a row, in slow start and later.
 #[test]
 fn bursts_of_losses_need_no_timer() {
