@@ -149,6 +149,8 @@ counters! {
     gate_far_sequence,
     /// Segments stopped by the gate: their timestamp is older than what the peer has sent since (PAWS, RFC 7323 5).
     gate_paws,
+    /// Acknowledgements that later ones had overtaken, and that were heard for the blocks they report alone.
+    acks_overtaken,
     /// Segments stopped by the gate: wholly outside the receive window.
     gate_outside_window,
     /// Segments whose payload was cut: it lies beyond the receive window, or behind the FIN.

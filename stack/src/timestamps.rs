@@ -63,6 +63,13 @@ impl Timestamps {
         (tsval.wrapping_sub(self.recent) as i32) < 0 && now.micros_since(self.recent_at) < OUTDATED_US
     }
 
+    /// How much older than the newest a timestamp is that [`is_old`](Self::is_old), microseconds by a clock of
+    /// milliseconds, the slowest that is usual.
+    #[inline]
+    pub(crate) fn age_us(&self, tsval: u32) -> u64 {
+        u64::from(self.recent.wrapping_sub(tsval)) * 1000
+    }
+
     /// RFC 7323 4.3 (2), of a segment that holds or precedes the last byte acknowledged and passed [`is_old`](Self::is_old).
     #[inline]
     pub(crate) fn take(&mut self, now: Instant, tsval: u32) {

@@ -82,6 +82,24 @@ fn paws_drops_old_duplicates_but_no_resets() {
     assert_eq!(w.events().last(), Some(&Event::Closed(CloseReason::PeerReset)));
 }
 
+/// Bare acknowledgements change places in networks, too: those draw no answer, and what they report is heard. What is older
+/// than a timeout is an old duplicate (Linux: `tcp_disordered_ack`).
+#[test]
+fn an_acknowledgement_that_was_overtaken_is_no_old_duplicate() {
+    let (mut w, ours) = stamped();
+    w.send(with(data(1, 1, b"one"), 2000, ours));
+    w.expect_data(1, 4, b"one");
+    w.send(with(ack(4, 4), 2010, ours));
+    for (number, tsval) in [(1, 2002), (4, 2005)] {
+        w.send(with(ack(4, number), tsval, ours));
+        w.silence();
+    }
+    assert_eq!((w.counters().acks_overtaken, w.counters().gate_paws), (2, 0));
+    w.send(with(ack(4, 4), 2010u32.wrapping_sub(60_000), ours));
+    w.expect_ack(4, 4);
+    assert_eq!((w.counters().acks_overtaken, w.counters().gate_paws), (2, 1));
+}
+
 /// RFC 7323 4.3: the echo is of the segment that the last ACK waited for, not of what came out of order behind it.
 #[test]
 fn out_of_order_segments_are_not_echoed() {

@@ -48,8 +48,10 @@ impl<S> Connection<S> {
         }
         let options = options(segment, frame);
         if is_old_duplicate(self.stamps.as_ref(), env.now, &options) {
-            env.world.counters.gate_paws += 1;
-            self.challenge(env);
+            if !self.on_overtaken(env, segment, distance, &options) {
+                env.world.counters.gate_paws += 1;
+                self.challenge(env);
+            }
             return Fate::Live;
         }
         if !self.in_window(segment, distance) {
@@ -123,6 +125,44 @@ impl<S> Connection<S> {
         }
     }
 
+    /// A bare acknowledgement that PAWS would have dropped, but not older than a network that reorders makes it (Linux:
+    /// `tcp_disordered_ack`): what it reports is still true, and a duplicate is reported only once. Nothing else of it counts.
+    #[cold]
+    fn on_overtaken<Q: Queue>(
+        &mut self,
+        env: &mut Env<'_, Q>,
+        segment: &Segment,
+        distance: i32,
+        options: &TcpOptions,
+    ) -> bool {
+        let tx = &mut self.tx;
+        let bare = segment.payload_len() == 0 && !segment.flags.fin() && distance == 0;
+        let late_us = match (&self.stamps, options.timestamps) {
+            (Some(stamps), Some((tsval, _))) => stamps.age_us(tsval),
+            _ => u64::MAX,
+        };
+        let behind = u64::from(tx.seq(tx.sender.una()).wrapping_sub(segment.ack));
+        if !bare || late_us > tx.sender.rto_us() || behind > tx.max_window.max(1) {
+            return false;
+        }
+        env.world.counters.acks_overtaken += 1;
+        if let Some(ack) = tx.sender.una().checked_sub(behind) {
+            self.hear_blocks(env, ack, options);
+        }
+        true
+    }
+
+    /// The blocks that an acknowledgement from before [`una`](crate::recovery::Sender::una) reports.
+    #[cold]
+    fn hear_blocks<Q: Queue>(&mut self, env: &mut Env<'_, Q>, ack: u64, options: &TcpOptions) {
+        let sack = sack_offsets(&self.tx, options);
+        if !sack.is_empty() {
+            let outcome = self.tx.sender.on_ack(env.now, &Ack { ack, sack: &sack, ..Ack::default() });
+            env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
+            env.world.counters.reductions_undone += u64::from(outcome.undone) + u64::from(outcome.undone_earlier);
+        }
+    }
+
     /// Judges and applies the acknowledgement; false when the segment must go no further (RFC 5961 5.2).
     #[inline]
     fn on_ack<Q: Queue>(
@@ -157,6 +197,7 @@ impl<S> Connection<S> {
             tx.max_window = tx.max_window.max(window);
         }
         if ack < una {
+            self.hear_blocks(env, ack, options);
             return true;
         }
         let pure = segment.payload_len() == 0 && !segment.flags.fin() && distance <= 0;

@@ -112,7 +112,7 @@ impl Sender {
         debug_assert!(news.ack <= self.nxt, "acknowledges what was never sent");
         let ack = news.ack.min(self.nxt);
         if ack < self.una {
-            return AckOutcome::default();
+            return self.on_old_ack(now, news);
         }
         let known = self.window;
         if let Some(window) = news.window {
@@ -133,6 +133,18 @@ impl Sender {
             }
         }
         self.on_careful_ack(now, &Ack { ack, ..*news }, known, &mut outcome);
+        outcome
+    }
+
+    /// An acknowledgement that a later one has overtaken: the blocks that it reports count (Linux: `tcp_ack`, `old_ack`), above
+    /// all a duplicate, which is reported once.
+    #[cold]
+    fn on_old_ack(&mut self, now: Instant, news: &Ack<'_>) -> AckOutcome {
+        let mut outcome = AckOutcome::default();
+        if self.sack && !news.sack.is_empty() && !self.is_idle() {
+            let news = Ack { window: None, pure: false, echoed: None, ece: false, ..*news };
+            self.on_careful_ack(now, &news, self.window, &mut outcome);
+        }
         outcome
     }
 
@@ -253,7 +265,8 @@ impl Sender {
 
     /// Enters what the acknowledgement says into the scoreboard; splits off a duplicate report (RFC 2883 4).
     fn read<'a>(&mut self, now: Instant, news: &Ack<'a>) -> (Option<(u64, u64)>, Delivery) {
-        let (ack, nxt) = (news.ack, self.nxt);
+        // An old one says nothing about what came since, but what it reports as received twice lies below its own number.
+        let (own, ack, nxt) = (news.ack, news.ack.max(self.una), self.nxt);
         let (fack, recover) = self.repair.as_deref().map_or((self.una, 0), |r| (r.fack.max(self.una), r.recover));
         let mut delivery = Delivery {
             now,
@@ -272,7 +285,7 @@ impl Sender {
             resent: false,
         };
         let (dsack, blocks) = match news.sack {
-            [(left, right), rest @ ..] if left < right && *right <= ack => (Some((*left, *right)), rest),
+            [(left, right), rest @ ..] if left < right && *right <= own => (Some((*left, *right)), rest),
             [(left, right), rest @ ..] if matches!(rest, [(l, r), ..] if l <= left && right <= r && left < right) => {
                 (Some((*left, *right)), rest)
             }

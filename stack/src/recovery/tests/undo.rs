@@ -29,6 +29,27 @@ fn dsack_of_all_that_went_again_takes_the_reduction_back() {
     assert!(s.cwnd() >= 40_000 && s.ssthresh() == u32::MAX, "{} {}", s.cwnd(), s.ssthresh());
 }
 
+/// A duplicate is reported once, and the acknowledgement that does so may be overtaken by a later one (Linux: `old_ack`).
+#[test]
+fn a_report_that_was_overtaken_counts() {
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 2, una + 6)]);
+    assert_eq!(resend(&mut s, ms(81)).len(), 2);
+    sacked(&mut s, ms(83), una + 6, &[]);
+    sacked(&mut s, ms(101), una + 12, &[(una + 1, una + 2)]);
+    let board = s.una();
+    let late = sacked(&mut s, ms(102), una + 11, &[(una, una + 1)]);
+    assert!(late.undone && !late.duplicate && late.newly_acked == 0, "{late:?}");
+    assert!(s.cwnd() >= 40_000 && s.ssthresh() == u32::MAX && s.una() == board);
+    // A block beyond its own number that has been acknowledged since is no report of a duplicate.
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 1, una + 6)]);
+    assert_eq!(resend(&mut s, ms(81)).len(), 1);
+    sacked(&mut s, ms(101), una + 12, &[]);
+    assert!(!sacked(&mut s, ms(102), una, &[(una + 1, una + 8)]).undone);
+    assert_eq!(s.board().sacked(), 0);
+}
+
 /// The reports come a round trip after the retransmission, and by then the next reduction may have begun: both are taken
 /// back, whichever is refuted first; and when only the first is, the second counts from where the first began.
 #[test]
