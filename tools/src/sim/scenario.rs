@@ -94,8 +94,7 @@ impl Scenario {
                 connections,
                 live: resting.pick(&[8, connections]),
                 park_after_us: resting.pick(&[None, Some(0), Some(1_000), Some(50_000), Some(1_000_000)]),
-                // A cookie that comes back to another shard than it came from is taken for another connection's: open.
-                syn_backlog: if moves_us.is_empty() { dice.pick(&[4, 16, 64]) } else { 64 },
+                syn_backlog: dice.pick(&[4, 16, 64]),
                 time_wait: dice.pick(&[8, 64]),
                 store_blocks: dice.pick(&[2 * connections, 512]),
                 hold_blocks: dice.pick(&[connections, 256, 2048]),
