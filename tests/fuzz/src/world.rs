@@ -7,8 +7,9 @@ use core::time::Duration;
 use khamsin_stack::limits::Limits;
 use khamsin_stack::{Addresses, Caps, Counters, Instant, Listener, Shard, ShardConfig, Turn};
 
-/// Turns that a shard may ask for without an event before it has to come to rest: what one full store takes at the
-/// smallest segments, many times over.
+/// Turns that a shard may ask for without an event, and without the application's reading or writing anything, before it
+/// has to come to rest: what one full store takes at the smallest segments, many times over. What can be read is bounded by
+/// what came, and what can be written by the room: a session that reads one byte a call may well take a turn for each of them.
 const RESTLESS_MAX: usize = 20_000;
 /// Turns at one instant that may pass without the deadline moving on.
 const STUCK_MAX: usize = 1_000;
@@ -100,10 +101,12 @@ impl World {
 
     /// Turns without time passing, until the shard would sleep.
     pub fn rest(&mut self, seen: &mut impl FnMut(&mut World)) {
-        let (mut stuck, sent) = (0, self.ring.sent);
-        for _ in 0..RESTLESS_MAX {
+        let (mut stuck, mut restless, sent) = (0, 0, self.ring.sent);
+        while restless < RESTLESS_MAX {
+            let moved = self.app.read + self.app.written;
             self.turn();
             seen(self);
+            restless += usize::from(self.app.read + self.app.written == moved);
             let overdue = self.turn.deadline.is_some_and(|at| at <= self.now);
             // Without frames to send with, a shard that has something to send cannot rest.
             let starved = self.ring.starved.is_some() && self.ring.waiting() == 0;
@@ -113,7 +116,7 @@ impl World {
             stuck += usize::from(!self.turn.busy);
             assert!(stuck < STUCK_MAX, "the deadline stays in the past: the server would spin");
         }
-        panic!("the shard never comes to rest; {} frames in {RESTLESS_MAX} turns", self.ring.sent - sent);
+        panic!("the shard never comes to rest; {} frames, and {RESTLESS_MAX} turns in vain", self.ring.sent - sent);
     }
 
     /// Ends everything and lets every table run empty; then nothing may be left behind.
