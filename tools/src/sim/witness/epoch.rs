@@ -166,7 +166,10 @@ impl Epoch {
         honest: bool,
         blurred: bool,
     ) -> Result<(), String> {
-        // A reset ended it, and a cookie that is still good may bring it to life again, from its start.
+        // A reset ended it, or the peer has our FIN, and a cookie that is still good may bring it to life again, from its start.
+        if !honest && self.fin_at.is_some_and(|at| self.una > at) && segment.ack == self.irs.wrapping_add(1) {
+            self.over = true;
+        }
         if self.over && !honest {
             return Ok(());
         }
