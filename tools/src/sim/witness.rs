@@ -19,6 +19,8 @@ type Key = (SocketAddr, SocketAddr);
 
 /// Connections in a row, of one flow, that are remembered.
 const EPOCHS: usize = 6;
+/// SYNs that came again of which the timestamps are remembered: more than an honest peer sends.
+const SYNS_AGAIN: usize = 64;
 
 /// What applies in a run.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,8 @@ pub struct Passed {
 struct Flow {
     /// SYNs that arrived, newest last.
     syns: Vec<Opening>,
+    /// Timestamps of SYNs that came again, with the number of the SYN.
+    again: Vec<(u32, u32)>,
     epochs: Vec<Epoch>,
     frames: u64,
     pure_acks: u64,
@@ -79,6 +83,13 @@ struct Opening {
     sack: bool,
     stamp: Option<u32>,
     window: u16,
+}
+
+impl Opening {
+    /// Whether `other` is this SYN again: its timestamp is of the moment (RFC 7323 3.2), all else is as before.
+    fn is_again(&self, other: &Opening) -> bool {
+        self.stamp.is_some() == other.stamp.is_some() && Opening { stamp: other.stamp, ..*self } == *other
+    }
 }
 
 impl Witness {
@@ -169,7 +180,7 @@ impl Witness {
     /// A turn is over.
     pub fn after_turn(&mut self, now: Instant) {
         let Some(within_us) = self.terms.ack_within_us else { return };
-        let late = |flow: &Flow| flow.epochs.last().and_then(|epoch| epoch.late(now, within_us));
+        let late = |flow: &Flow| flow.clear_epoch().and_then(|epoch| epoch.late(now, within_us));
         let found: Vec<_> = self.flows.iter().filter_map(|(key, flow)| Some((*key, late(flow)?))).collect();
         for (key, what) in found {
             if (self.honest)(&key.0) {
@@ -181,7 +192,7 @@ impl Witness {
     /// When the next acknowledgement is late.
     pub fn deadline(&self) -> Option<Instant> {
         let within_us = self.terms.ack_within_us?;
-        let due = |flow: &Flow| flow.epochs.last().and_then(Epoch::due_since);
+        let due = |flow: &Flow| flow.clear_epoch().and_then(Epoch::due_since);
         self.flows.values().filter_map(due).min().map(|at| at.plus_micros(within_us + 1))
     }
 }
@@ -199,7 +210,11 @@ impl Flow {
             };
             match self.syns.iter().find(|syn| syn.irs == opening.irs) {
                 // Which of the two the server took in, nobody can say.
-                Some(syn) => self.ambiguous |= *syn != opening,
+                Some(syn) => {
+                    self.ambiguous |= !syn.is_again(&opening);
+                    self.again.truncate(SYNS_AGAIN - 1);
+                    self.again.splice(..0, opening.stamp.map(|stamp| (opening.irs, stamp)));
+                }
                 None => self.syns.push(opening),
             }
             if self.syns.len() > EPOCHS {
@@ -255,6 +270,11 @@ impl Flow {
         }
     }
 
+    /// The newest connection, if it is clear what was agreed on.
+    fn clear_epoch(&self) -> Option<&Epoch> {
+        self.epochs.last().filter(|_| !self.ambiguous)
+    }
+
     /// A SYN|ACK.
     fn open(&mut self, segment: &Segment<'_>, terms: &Terms) -> Result<(), String> {
         if segment.flags & ACK == 0 {
@@ -276,7 +296,8 @@ impl Flow {
         if self.epochs.len() == EPOCHS {
             self.epochs.remove(0);
         }
-        self.epochs.push(Epoch::new(segment, &syn, terms));
+        let stamps = self.again.iter().filter(|(of, _)| *of == irs).map(|(_, stamp)| *stamp);
+        self.epochs.push(Epoch::new(segment, &syn, terms).with_stamps(stamps));
         Ok(())
     }
 }

@@ -84,6 +84,12 @@ impl Epoch {
         }
     }
 
+    /// The peer's SYN came with these timestamps, too.
+    pub(super) fn with_stamps(mut self, stamps: impl Iterator<Item = u32>) -> Self {
+        self.peer_stamps.extend(stamps);
+        self
+    }
+
     pub(super) fn is(&self, iss: u32, irs: u32) -> bool {
         self.iss == iss && self.irs == irs
     }
@@ -130,6 +136,8 @@ impl Epoch {
         self.idle_acks += u64::from(self.una <= 1);
         let Some(ack) = position(segment.ack, self.iss, self.una.max(1)) else { return };
         // RFC 5961 5.2: one that acknowledges what lies too far back is turned away.
+        // What lies behind a hole may be refused, or given up for others: only what is next must be taken.
+        good &= seq <= self.good.end_from(self.acked) as i64;
         if good && ack + self.max_window >= self.una && end as u64 <= self.edge + fin {
             self.good.add(seq.max(1) as u64, end.max(1) as u64);
             if self.due_since.is_none() && self.good.end_from(self.acked) > self.acked {
