@@ -47,8 +47,6 @@ pub struct AckOutcome {
     pub window_changed: bool,
 }
 
-/// Duplicate ACKs that mean loss (RFC 5681 3.2).
-const DUP_ACKS: u8 = 3;
 /// Least wait before a peer that takes SACK back is taken at its word, microseconds (Linux: `tcp_check_sack_reneging`).
 const RENEGED_US: u64 = 10_000;
 
@@ -343,52 +341,6 @@ impl Sender {
             return acked.saturating_sub(u64::from(self.left)).max(mss.min(acked));
         }
         if duplicate && self.mode != Mode::Loss { mss } else { 0 }
-    }
-
-    /// Without SACK: duplicate ACKs are counted (RFC 5681 3.2, RFC 6582, limited transmit RFC 3042). Returns the bytes that
-    /// are newly believed lost.
-    fn lose_by_counting(&mut self, now: Instant, advanced: bool, duplicate: bool) -> u32 {
-        let (mss, in_flight) = (self.mss(), self.in_flight());
-        if advanced {
-            if self.mode != Mode::Recovery {
-                self.left = 0;
-                if self.mode == Mode::Loss && self.was_discarded() {
-                    self.lose_discarded();
-                }
-                return 0;
-            }
-            // A partial acknowledgement: the next segment was lost too. Of what it covers, one segment was the one sent
-            // again; the others had been counted.
-            self.left = self.left.min(in_flight.saturating_sub(u64::from(mss)) as u32);
-            // RFC 6582 4, impatient: only the first one restarts the timer, so that many losses end in slow start.
-            let seen = core::mem::replace(&mut self.repair().partial_seen, true);
-            if !seen {
-                self.base = now;
-            }
-            return self.lose_head();
-        }
-        if !duplicate || self.mode == Mode::Loss {
-            return 0;
-        }
-        self.dup_acks = self.dup_acks.saturating_add(1);
-        // One segment at least has not left: the one that is missing.
-        let most = in_flight.saturating_sub(u64::from(mss)).min(1 << 30) as u32;
-        self.left = (self.left + mss).min(most);
-        if self.mode == Mode::Recovery {
-            return 0;
-        }
-        if self.dup_acks == 1 {
-            self.repair().flight_at_dup = in_flight;
-        }
-        // RFC 6582 3.2 step 2: duplicates of what a timeout sent again say nothing new.
-        let guard = self.repair.as_deref().map_or(0, |repair| repair.guard);
-        if self.dup_acks < DUP_ACKS || guard != 0 && self.una <= guard {
-            self.left = self.left.min(2 * mss);
-            return 0;
-        }
-        self.base = now;
-        self.repair().partial_seen = false;
-        self.lose_head()
     }
 
     /// RFC 8985 7.4: what the acknowledgement says of a probe for the tail.
