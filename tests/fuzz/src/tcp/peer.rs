@@ -244,7 +244,11 @@ impl Peer {
         // What the scale cannot express may be missing once the offer has grown by rounding up (RFC 7323 2.4; `ROUNDING` in
         // stack/src/connection/window.rs): storm seed 3861.
         let rounding = (1i64 << self.server_shift) - 1;
-        assert!(edge + rounding >= self.edge || self.unsure, "the server takes back its window: {edge} after {}", self.edge);
+        assert!(
+            edge + rounding >= self.edge || self.unsure,
+            "the server takes back its window: {edge} after {}",
+            self.edge
+        );
         self.edge = self.edge.max(edge);
     }
 
