@@ -321,10 +321,14 @@ impl Epoch {
         }
         self.furthest = self.furthest.max(last);
         self.data_at = now;
-        if honest && terms.direct && !fin && self.sacked.cover(seq, end) {
+        // Text in front of a FIN goes again with it as long as the FIN is not reported, in as many segments as that takes today.
+        let with_fin = self.fin_at.is_some_and(|at| self.sacked.cover(seq, at));
+        if honest && terms.direct && !fin && !with_fin && self.sacked.cover(seq, end) {
             return Err(format!("sent {seq} to {end} again, which the peer has reported to have"));
         }
-        let flight = self.furthest - 1 - self.sacked.count();
+        // What is reported leaves room for as much, and where segments change places the window grows by it (Linux:
+        // `tcp_may_raise_cwnd`).
+        let flight = (self.furthest - 1).saturating_sub(2 * self.sacked.count());
         if self.una <= 1 && flight > (INITIAL_SEGMENTS + self.idle_acks) * self.mss as u64 + 1 {
             return Err(format!("{flight} bytes before the first acknowledgement"));
         }
