@@ -18,12 +18,8 @@ fn text(at: usize, len: usize) -> Vec<u8> {
 /// change places, come twice, or come together.
 fn upload(seed: u64) {
     let mut w = World::established();
-    w.app.nibbles = seed;
-    let (mut dice, mut at, mut edge) = (seed, 0, 65_535);
-    let mut roll = |sides: u64| {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (dice >> 33) % sides
-    };
+    w.app.nibbles = Some(Dice(seed));
+    let (mut dice, mut at, mut edge) = (Dice(seed), 0, 65_535);
     let mut rounds = 0;
     while at < STREAM {
         rounds += 1;
@@ -31,14 +27,14 @@ fn upload(seed: u64) {
         let room = (edge - at).min(STREAM - at);
         if room >= 2 * SEGMENT {
             let (first, second) = (at, at + SEGMENT);
-            let order = match roll(4) {
+            let order = match dice.below(4) {
                 0 => vec![second, first],
                 1 => vec![first, first, second],
                 _ => vec![first, second],
             };
             for at in order {
                 w.queue(&data(1 + at as u32, 1, &text(at, SEGMENT)));
-                if roll(2) == 0 {
+                if dice.below(2) == 0 {
                     w.turn();
                 }
             }
@@ -48,7 +44,7 @@ fn upload(seed: u64) {
             w.send(data(1 + at as u32, 1, &text(at, room)));
             at += room;
         }
-        w.pass(1 + roll(3));
+        w.pass(1 + dice.below(3));
         while let Some(s) = w.next() {
             assert!(s.ack as usize <= 1 + at, "seed {seed}: acknowledged what was not sent");
             edge = edge.max(s.ack as usize - 1 + (usize::from(s.window) << 7));

@@ -8,25 +8,6 @@ use common::*;
 use khamsin_stack::wire::Flags;
 use khamsin_stack::{CloseReason, Counters};
 
-/// A small generator (splitmix64): one seed, one world.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n
-    }
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
-
 /// What an attacker knows of a connection: it sees every frame.
 #[derive(Default, Clone, Copy)]
 struct Seen {
@@ -72,11 +53,6 @@ fn one_segment(dice: &mut Dice, seen: &Seen) -> Seg {
     };
     let window = dice.pick(&[0, 1, 8, 500, 65_535]);
     Seg { flags, seq: near(dice, seen.ack, seen.window), ack: near(dice, seen.nxt, 1000), window, options, payload }
-}
-
-/// The timestamps option, padded.
-fn stamp(tsval: u32, tsecr: u32) -> Vec<u8> {
-    [&[1, 1, 8, 10][..], &tsval.to_be_bytes(), &tsecr.to_be_bytes()].concat()
 }
 
 fn run(seed: u64, segments: usize) -> Counters {

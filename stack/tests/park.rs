@@ -3,58 +3,13 @@
 
 mod common;
 
+use common::parked::*;
 use common::*;
 use core::time::Duration;
-use khamsin_stack::limits::Limits;
 use khamsin_stack::wire::{Flags, VlanTags};
 use khamsin_stack::{CloseReason, Patience};
 
 const RST_ACK: Flags = Flags(0x14);
-const STAMP: [u8; 4] = [1, 1, 8, 10];
-
-fn parks() -> Limits {
-    Limits { park_after_us: Some(1_000_000), ..small() }
-}
-
-/// A world whose application lets its sessions be parked.
-fn world(limits: Limits) -> World {
-    let mut w = World::with(limits, MemQueue::default());
-    w.app.parks = true;
-    w
-}
-
-fn established() -> World {
-    let mut w = world(parks());
-    w.establish();
-    w
-}
-
-#[track_caller]
-fn settle(w: &mut World, parked: usize) {
-    w.pass(1_500);
-    w.silence();
-    assert_eq!((w.shard.parked(), w.shard.live()), (parked, parked));
-}
-
-fn parked() -> World {
-    let mut w = established();
-    settle(&mut w, 1);
-    w
-}
-
-fn stamped(seg: Seg, tsval: u32, tsecr: u32) -> Seg {
-    let mut options = STAMP.to_vec();
-    options.extend(tsval.to_be_bytes());
-    options.extend(tsecr.to_be_bytes());
-    Seg { options, ..seg }
-}
-
-/// What a segment of ours carries: its timestamp and its echo.
-fn stamps(seg: &Seg) -> (u32, u32) {
-    let word = |at: usize| u32::from_be_bytes(*seg.options[at..].first_chunk().unwrap());
-    assert_eq!(seg.options[..4], STAMP);
-    (word(4), word(8))
-}
 
 #[test]
 fn a_second_of_silence_parks_and_the_next_segment_wakes() {
@@ -361,25 +316,25 @@ fn timestamps_go_on_and_guard_against_old_duplicates() {
         (word(2), word(6))
     };
     assert_eq!(echo, 1_000);
-    w.send(stamped(ack(1, 1), 1_001, first));
+    w.send(with_stamp(ack(1, 1), 1_001, first));
     settle(&mut w, 1);
     // The clock went on, from the same offset; the newest of the peer's is still known.
-    w.send(stamped(ack(0, 1), 1_002, first));
-    let (second, echo) = stamps(&w.expect_ack(1, 1));
+    w.send(with_stamp(ack(0, 1), 1_002, first));
+    let (second, echo) = stamps(&w.expect_ack(1, 1)).unwrap();
     assert_eq!((second.wrapping_sub(first), echo), (1_500, 1_001));
     // PAWS.
-    w.send(stamped(data(1, 1, b"old"), 900, first));
+    w.send(with_stamp(data(1, 1, b"old"), 900, first));
     w.expect_ack(1, 1);
     assert_eq!((w.counters().gate_paws, w.events().len()), (1, 1));
-    w.send(stamped(data(1, 1, b"hello"), 3_000, first));
-    let (_, echo) = stamps(&w.expect_data(1, 6, b"hello"));
+    w.send(with_stamp(data(1, 1, b"hello"), 3_000, first));
+    let (_, echo) = stamps(&w.expect_data(1, 6, b"hello")).unwrap();
     assert_eq!(echo, 3_000);
-    w.send(stamped(ack(6, 6), 3_001, second));
+    w.send(with_stamp(ack(6, 6), 3_001, second));
     settle(&mut w, 1);
     // RFC 7323 5.5: after 24 days nothing is old.
     w.pass(25 * 24 * 3_600_000);
-    w.send(stamped(data(6, 6, b"again"), 5, second));
-    let (_, echo) = stamps(&w.expect_data(6, 11, b"again"));
+    w.send(with_stamp(data(6, 6, b"again"), 5, second));
+    let (_, echo) = stamps(&w.expect_data(6, 11, b"again")).unwrap();
     assert_eq!((echo, w.counters().gate_paws), (5, 1));
 }
 

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::parked::*;
 use common::*;
 use core::time::Duration;
 use khamsin_stack::CloseReason;
@@ -10,36 +11,6 @@ use khamsin_stack::limits::Limits;
 use khamsin_stack::wire::{self, Flags, Kind};
 
 const RST_ACK: Flags = Flags(0x14);
-
-fn parks() -> Limits {
-    Limits { park_after_us: Some(1_000_000), ..small() }
-}
-
-/// A world whose application lets its sessions be parked.
-fn world(limits: Limits) -> World {
-    let mut w = World::with(limits, MemQueue::default());
-    w.app.parks = true;
-    w
-}
-
-fn established() -> World {
-    let mut w = world(parks());
-    w.establish();
-    w
-}
-
-#[track_caller]
-fn settle(w: &mut World, parked: usize) {
-    w.pass(1_500);
-    w.silence();
-    assert_eq!((w.shard.parked(), w.shard.live()), (parked, parked));
-}
-
-fn parked() -> World {
-    let mut w = established();
-    settle(&mut w, 1);
-    w
-}
 
 #[test]
 fn who_is_live_makes_room_for_who_comes() {

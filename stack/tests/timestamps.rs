@@ -10,29 +10,14 @@ use khamsin_stack::*;
 const ECE: Flags = Flags::ECE;
 const CWR: Flags = Flags::CWR;
 
-fn stamp(tsval: u32, tsecr: u32) -> Vec<u8> {
-    [&[1, 1, 8, 10][..], &tsval.to_be_bytes(), &tsecr.to_be_bytes()].concat()
-}
-
-/// TSval and TSecr of a segment.
-fn stamps(seg: &Seg) -> Option<(u32, u32)> {
-    let header = [&[0; 20][..], &seg.options].concat();
-    wire::tcp_options(&header).timestamps
-}
-
-fn with(mut seg: Seg, tsval: u32, tsecr: u32) -> Seg {
-    seg.options.extend(stamp(tsval, tsecr));
-    seg
-}
-
 /// A connection with timestamps; its peer's clock stands at 1000. Returns our TSval as well.
 fn stamped() -> (World, u32) {
     let mut w = World::new();
-    w.send(with(syn(), 1000, 0));
+    w.send(with_stamp(syn(), 1000, 0));
     let syn_ack = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
     let (ours, echo) = stamps(&syn_ack).unwrap();
     assert_eq!(echo, 1000);
-    w.send(with(ack(1, 1), 1000, ours));
+    w.send(with_stamp(ack(1, 1), 1000, ours));
     w.silence();
     (w, ours)
 }
@@ -41,10 +26,10 @@ fn stamped() -> (World, u32) {
 fn every_segment_carries_our_clock_and_the_echo() {
     let (mut w, first) = stamped();
     w.now = w.now.plus_micros(7_000);
-    w.send(with(data(1, 1, b"hello"), 1010, first));
+    w.send(with_stamp(data(1, 1, b"hello"), 1010, first));
     let reply = w.expect_data(1, 6, b"hello");
     assert_eq!(stamps(&reply), Some((first + 7, 1010)));
-    w.send(with(fin(6, 6), 1011, first + 7));
+    w.send(with_stamp(fin(6, 6), 1011, first + 7));
     let reply = w.expect(Flags::FIN | Flags::ACK, 6, 7, b"");
     assert_eq!(stamps(&reply), Some((first + 7, 1011)));
 }
@@ -52,14 +37,14 @@ fn every_segment_carries_our_clock_and_the_echo() {
 #[test]
 fn a_peer_without_timestamps_gets_none() {
     let mut w = World::established();
-    w.send(with(data(1, 1, b"x"), 5, 0));
+    w.send(with_stamp(data(1, 1, b"x"), 5, 0));
     assert_eq!(stamps(&w.expect_data(1, 2, b"x")), None);
 }
 
 #[test]
 fn the_option_takes_its_room_from_each_segment() {
     let (mut w, ours) = stamped();
-    w.send(with(data(1, 1, b"big"), 1001, ours));
+    w.send(with_stamp(data(1, 1, b"big"), 1001, ours));
     let first = w.next().unwrap();
     assert_eq!((first.payload.len(), first.options.len()), (1448, 12));
 }
@@ -68,17 +53,17 @@ fn the_option_takes_its_room_from_each_segment() {
 #[test]
 fn paws_drops_old_duplicates_but_no_resets() {
     let (mut w, ours) = stamped();
-    w.send(with(data(1, 1, b"one"), 2000, ours));
+    w.send(with_stamp(data(1, 1, b"one"), 2000, ours));
     w.expect_data(1, 4, b"one");
     w.now = w.now.plus_micros(200_000);
-    w.send(with(data(4, 4, b"old"), 1999, ours));
+    w.send(with_stamp(data(4, 4, b"old"), 1999, ours));
     let reply = w.expect_ack(4, 4);
     assert_eq!(stamps(&reply).unwrap().1, 2000);
     assert_eq!(w.counters().gate_paws, 1);
     assert_eq!(w.events().iter().filter(|e| matches!(e, Event::Data(_))).count(), 1);
     w.send(data(4, 4, b"bare")); // without the option: taken, as Linux does
     w.expect_data(4, 8, b"bare");
-    w.send(with(rst(8), 1, 0));
+    w.send(with_stamp(rst(8), 1, 0));
     assert_eq!(w.events().last(), Some(&Event::Closed(CloseReason::PeerReset)));
 }
 
@@ -87,15 +72,15 @@ fn paws_drops_old_duplicates_but_no_resets() {
 #[test]
 fn an_acknowledgement_that_was_overtaken_is_no_old_duplicate() {
     let (mut w, ours) = stamped();
-    w.send(with(data(1, 1, b"one"), 2000, ours));
+    w.send(with_stamp(data(1, 1, b"one"), 2000, ours));
     w.expect_data(1, 4, b"one");
-    w.send(with(ack(4, 4), 2010, ours));
+    w.send(with_stamp(ack(4, 4), 2010, ours));
     for (number, tsval) in [(1, 2002), (4, 2005)] {
-        w.send(with(ack(4, number), tsval, ours));
+        w.send(with_stamp(ack(4, number), tsval, ours));
         w.silence();
     }
     assert_eq!((w.counters().acks_overtaken, w.counters().gate_paws), (2, 0));
-    w.send(with(ack(4, 4), 2010u32.wrapping_sub(60_000), ours));
+    w.send(with_stamp(ack(4, 4), 2010u32.wrapping_sub(60_000), ours));
     w.expect_ack(4, 4);
     assert_eq!((w.counters().acks_overtaken, w.counters().gate_paws), (2, 1));
 }
@@ -104,10 +89,10 @@ fn an_acknowledgement_that_was_overtaken_is_no_old_duplicate() {
 #[test]
 fn out_of_order_segments_are_not_echoed() {
     let (mut w, ours) = stamped();
-    w.send(with(data(4, 1, b"two"), 3000, ours));
+    w.send(with_stamp(data(4, 1, b"two"), 3000, ours));
     let dup = w.expect_ack(1, 1);
     assert_eq!(stamps(&dup).unwrap().1, 1000);
-    w.send(with(data(1, 1, b"one"), 2000, ours));
+    w.send(with_stamp(data(1, 1, b"one"), 2000, ours));
     let reply = w.next().unwrap();
     assert_eq!((reply.ack, stamps(&reply).unwrap().1), (7, 2000));
 }
@@ -122,21 +107,21 @@ fn a_cookie_keeps_the_options_of_a_peer_with_timestamps() {
         w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
     }
     w.key.peer_port = 40_000;
-    let mut asks = with(syn(), 77, 0);
+    let mut asks = with_stamp(syn(), 77, 0);
     asks.flags = asks.flags | ECE | CWR;
     w.send(asks);
     let syn_ack = w.expect(Flags::SYN | Flags::ACK | ECE, 0, 1, b"");
     assert_eq!(w.counters().cookies_sent, 1);
     let (ours, echo) = stamps(&syn_ack).unwrap();
     assert_eq!(echo, 77);
-    w.send(with(ack(1, 1).window(10), 78, ours));
+    w.send(with_stamp(ack(1, 1).window(10), 78, ours));
     w.silence();
     assert_eq!(w.counters().cookies_accepted, 1);
     // A window of 10 is 1,280 bytes with the shift of 7 that the SYN had; ten bytes would not let a hundred go.
-    w.send(with(data(1, 1, &[b'x'; 100]).window(10), 79, ours));
+    w.send(with_stamp(data(1, 1, &[b'x'; 100]).window(10), 79, ours));
     let echoed = w.next().unwrap();
     assert_eq!(echoed.payload.len(), 100);
-    w.send(with(data(201, 101, b"hole"), 80, ours));
+    w.send(with_stamp(data(201, 101, b"hole"), 80, ours));
     let dup = w.next().unwrap();
     assert!(dup.options.len() > 12, "SACK was agreed on: {:?}", dup.options);
 }

@@ -104,19 +104,6 @@ fn a_large_window_is_honoured() {
     assert_eq!(w.shard.free_hold_blocks(), small().hold_blocks);
 }
 
-/// splitmix64
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// Any segmentation, overlap, order, repetition and loss, an application that reads when it likes, a pool that is too
 /// small: the stream comes out as it went in, once, and then its end.
 fn any_order(seed: u64) -> khamsin_stack::Counters {

@@ -1,6 +1,6 @@
 //! The application of these tests.
 
-use super::big_byte;
+use super::{Dice, big_byte};
 use core::time::Duration;
 use khamsin_stack::app::send_all;
 use khamsin_stack::*;
@@ -41,8 +41,8 @@ pub struct Diary {
     pub asks_first: bool,
     /// Read nothing for a second, then one byte, then the rest.
     pub sips: bool,
-    /// Read some part of what is there, or nothing, as this number has it, and look again a little later; 0: off.
-    pub nibbles: u64,
+    /// Read some part of what is there, or nothing, as chance has it, and look again a little later.
+    pub nibbles: Option<Dice>,
     /// Calls of `ready`.
     pub calls: usize,
     /// What every connection gets.
@@ -80,7 +80,7 @@ impl App for Diary {
             }
             return;
         }
-        if self.nibbles > 0 {
+        if self.nibbles.is_some() {
             return self.nibble(now, stream);
         }
         if self.sips && self.events.borrow().last() == Some(&Event::Open) {
@@ -136,7 +136,7 @@ impl App for Diary {
         }
     }
     fn expired(&mut self, now: Instant, left: &mut usize, stream: &mut impl Stream) {
-        if self.naps || self.nibbles > 0 {
+        if self.naps || self.nibbles.is_some() {
             return self.ready(now, left, stream);
         }
         self.events.borrow_mut().push(Event::Expired);
@@ -170,8 +170,7 @@ impl App for Diary {
 
 impl Diary {
     fn nibble(&mut self, now: Instant, stream: &mut impl Stream) {
-        self.nibbles = self.nibbles.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) | 1;
-        let dice = (self.nibbles >> 33) as usize;
+        let dice = self.nibbles.as_mut().map_or(0, |dice| dice.below(1 << 31) as usize);
         let at = self.checked;
         self.checked += stream.recv(|bytes| {
             assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == big_byte(at + i)), "from {at} on");

@@ -3,7 +3,10 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 mod diary;
+mod dice;
+pub mod parked;
 pub use diary::{Diary, Event};
+pub use dice::Dice;
 
 use core::time::Duration;
 use khamsin_stack::limits::Limits;
@@ -371,4 +374,21 @@ pub fn sack_blocks(s: &Seg) -> Vec<(u32, u32)> {
 pub fn text(w: &World) -> Vec<u8> {
     let pieces = w.events().into_iter().filter_map(|e| if let Event::Data(text) = e { Some(text) } else { None });
     pieces.flatten().collect()
+}
+
+/// The timestamps option (RFC 7323), padded.
+pub fn stamp(tsval: u32, tsecr: u32) -> Vec<u8> {
+    [&[1, 1, 8, 10][..], &tsval.to_be_bytes(), &tsecr.to_be_bytes()].concat()
+}
+
+/// TSval and TSecr of a segment.
+pub fn stamps(seg: &Seg) -> Option<(u32, u32)> {
+    let header = [&[0; 20][..], &seg.options].concat();
+    wire::tcp_options(&header).timestamps
+}
+
+/// The segment with that option behind its others.
+pub fn with_stamp(mut seg: Seg, tsval: u32, tsecr: u32) -> Seg {
+    seg.options.extend(stamp(tsval, tsecr));
+    seg
 }
