@@ -55,13 +55,9 @@ impl Unit {
         matches!(self.state(), CloseWait | LastAck | Closing | TimeWait)
     }
 
-    /// Shows the unread bytes in one piece to `read` and takes away as many as it says.
+    /// Shows the unread bytes, of which there must be some, in one piece to `read` and takes away as many as it says.
     #[inline]
     pub(crate) fn recv(&mut self, read: impl FnOnce(&[u8]) -> usize) -> usize {
-        if self.unread() == 0 {
-            read(&[]);
-            return 0;
-        }
         let taken = self.socket_mut().recv(|bytes| {
             let n = read(bytes).min(bytes.len());
             (n, n)

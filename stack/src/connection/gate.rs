@@ -7,10 +7,10 @@
 use super::{Connection, Env, Fate, Transmit};
 use crate::app::App;
 use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
-use crate::recovery::Ack;
+use crate::recovery::{Ack, AckOutcome};
 use crate::timestamps::is_old_duplicate;
 use crate::wire::{self, Flags, Segment, TcpOptions};
-use crate::{CloseReason, Instant, Queue};
+use crate::{CloseReason, Counters, Instant, Queue};
 use arrayvec::ArrayVec;
 
 /// Further from the window than this is garbage, and smoltcp's arithmetic must not see it.
@@ -158,8 +158,7 @@ impl<S> Connection<S> {
         let sack = sack_offsets(&self.tx, options);
         if !sack.is_empty() {
             let outcome = self.tx.sender.on_ack(env.now, &Ack { ack, sack: &sack, ..Ack::default() });
-            env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
-            env.world.counters.reductions_undone += u64::from(outcome.undone) + u64::from(outcome.undone_earlier);
+            count(&mut env.world.counters, &outcome);
         }
     }
 
@@ -214,10 +213,7 @@ impl<S> Connection<S> {
         let ece = self.ecn.echoed(segment.flags);
         let news = Ack { ack, window, pure, sack: &sack, echoed, ece };
         let outcome = tx.sender.on_ack(env.now, &news);
-        env.world.counters.dup_acks += u64::from(outcome.duplicate);
-        env.world.counters.fast_retransmits += u64::from(outcome.fast_retransmit);
-        let undone = u64::from(outcome.undone) + u64::from(outcome.undone_earlier);
-        env.world.counters.reductions_undone += undone;
+        count(&mut env.world.counters, &outcome);
         if outcome.newly_acked > 0 {
             self.waiting.progressed(env.now);
             self.on_acked(env, ack);
@@ -268,6 +264,14 @@ impl<S> Connection<S> {
         env.world.counters.challenge_acks += 1;
         self.rx.ack_now();
     }
+}
+
+/// Counts what an acknowledgement did.
+#[inline]
+fn count(counters: &mut Counters, outcome: &AckOutcome) {
+    counters.dup_acks += u64::from(outcome.duplicate);
+    counters.fast_retransmits += u64::from(outcome.fast_retransmit);
+    counters.reductions_undone += u64::from(outcome.undone) + u64::from(outcome.undone_earlier);
 }
 
 /// What a segment's options say; nearly always there are none, or a timestamp.

@@ -45,7 +45,7 @@ impl<S> Connection<S> {
         let (rx, tx) = (&self.rx, &self.tx);
         let ended = tx.shutdown || tx.fin_sent || rx.finished || self.wishes.abort;
         let owes = tx.blocked || rx.ack_due() || rx.acks.deadline.is_some() || rx.acked != rx.next || rx.owes_report();
-        let holds = !tx.store.is_empty() || !rx.is_settled() || self.unit.unread() > 0;
+        let holds = !tx.store.is_empty() || !rx.is_settled();
         if self.listed || self.wishes.ready || ended || owes || holds || !self.waiting.is_calm() {
             return None;
         }

@@ -4,7 +4,7 @@ use super::{Flow, Shard};
 use crate::app::App;
 use crate::prefetch;
 use crate::stray::Stray;
-use crate::wire::checksum::{Verdict, verify_tcp};
+use crate::wire::checksum::tcp_is_sound;
 use crate::wire::{
     self, DropReason, Flags, Fragment, Kind, LinkHeader, LinkView, Outgoing, Parsed, Segment, Template, TxChecksum,
 };
@@ -192,14 +192,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     #[inline]
     fn checksum_holds(&mut self, bytes: &[u8], segment: &Segment, known: RxChecksum) -> bool {
-        if known != RxChecksum::Unknown {
-            return true;
-        }
-        let holds = match verify_tcp(bytes, segment) {
-            Verdict::Valid => true,
-            Verdict::PseudoHeaderOnly => self.world.caps.rx_partial_checksums,
-            Verdict::Bad => false,
-        };
+        let holds = tcp_is_sound(bytes, segment, known, self.world.caps.rx_partial_checksums);
         if !holds {
             DropReason::L4Checksum.count(&mut self.world.counters);
         }

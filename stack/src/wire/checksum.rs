@@ -5,6 +5,7 @@
 use super::ip;
 use super::parsed::{Datagram, Segment};
 use super::{PROTO_ICMP6, PROTO_TCP, be16};
+use crate::RxChecksum;
 use crate::key::FlowKey;
 
 /// Folds a sum of 16-bit words (or of wider words, whose sum is the same modulo 65,535) to 16 bits. Only 0 folds to 0.
@@ -135,6 +136,20 @@ pub fn verify_tcp(frame: &[u8], segment: &Segment) -> Verdict {
     match tcp.first_chunk::<20>() {
         Some(h) if be16(h, 16) == pseudo => Verdict::PseudoHeaderOnly,
         _ => Verdict::Bad,
+    }
+}
+
+/// Whether a received segment may be believed: its device has said so, or its checksum does. `partial`: senders on this
+/// machine leave checksums to hardware that never sees their frames.
+#[inline]
+pub fn tcp_is_sound(frame: &[u8], segment: &Segment, known: RxChecksum, partial: bool) -> bool {
+    if known != RxChecksum::Unknown {
+        return true;
+    }
+    match verify_tcp(frame, segment) {
+        Verdict::Valid => true,
+        Verdict::PseudoHeaderOnly => partial,
+        Verdict::Bad => false,
     }
 }
 

@@ -9,6 +9,7 @@ use khamsin_drivers::sim::{Side, SimConfig, SimEnd, Wire};
 use khamsin_stack::limits::Limits;
 use khamsin_stack::wire::Flags;
 use khamsin_stack::{Addresses, Instant, Listener, Queue, Shard, ShardConfig};
+use khamsin_tools::sim::dice::Dice;
 
 /// Payload of a request, bytes.
 pub const ECHO: [u8; 64] = [b'x'; 64];
@@ -33,7 +34,7 @@ pub struct Bench {
     clients: Vec<Client>,
     now: Instant,
     frame: [u8; 1600],
-    dice: u64,
+    dice: Dice,
 }
 
 impl Bench {
@@ -62,7 +63,7 @@ impl Bench {
             clients: Vec::with_capacity(case.connections),
             now: Instant::from_millis(1000),
             frame: [0; 1600],
-            dice: 1,
+            dice: Dice::new(1, "cost"),
         };
         bench.settle();
         for number in 0..case.connections {
@@ -134,8 +135,7 @@ impl Bench {
     fn choose(&mut self, burst: usize, chosen: &mut Vec<usize>) {
         chosen.clear();
         while chosen.len() < burst {
-            self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let i = (self.dice >> 33) as usize % self.clients.len();
+            let i = self.dice.below(self.clients.len() as u64) as usize;
             if !chosen.contains(&i) {
                 chosen.push(i);
             }

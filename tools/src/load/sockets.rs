@@ -263,10 +263,7 @@ impl Sockets {
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                Err(errno) => {
-                    return self
-                        .break_off(now, id, Trouble::Reset, || format!("the server broke a connection: {errno}"));
-                }
+                Err(errno) => return self.on_broken(now, id, errno),
             }
         }
     }
@@ -326,12 +323,13 @@ impl Sockets {
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                Err(errno) => {
-                    return self
-                        .break_off(now, id, Trouble::Reset, || format!("the server broke a connection: {errno}"));
-                }
+                Err(errno) => return self.on_broken(now, id, errno),
             }
         }
+    }
+
+    fn on_broken(&mut self, now: Instant, id: u32, errno: Errno) {
+        self.break_off(now, id, Trouble::Reset, || format!("the server broke a connection: {errno}"));
     }
 
     /// The server has ended its stream.

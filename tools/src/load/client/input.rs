@@ -4,9 +4,9 @@ use super::Client;
 use super::record::{Flag, State, before};
 use crate::load::book::Stage;
 use crate::load::tally::Trouble;
-use khamsin_stack::wire::checksum::{Verdict, verify_tcp};
+use khamsin_stack::wire::checksum::tcp_is_sound;
 use khamsin_stack::wire::{LinkView, Segment, tcp_options};
-use khamsin_stack::{Frame, Instant, Queue, RxChecksum};
+use khamsin_stack::{Frame, Instant, Queue};
 
 /// Segments with text after which an acknowledgement waits no longer (RFC 9293 3.8.6.3).
 const ACK_EVERY: u8 = 2;
@@ -42,14 +42,7 @@ impl<Q: Queue> Client<Q> {
 
     #[inline]
     fn is_sound(&self, frame: &Q::Frame, segment: &Segment) -> bool {
-        if frame.rx_checksum() != RxChecksum::Unknown {
-            return true;
-        }
-        match verify_tcp(frame.bytes(), segment) {
-            Verdict::Valid => true,
-            Verdict::PseudoHeaderOnly => self.rx_partial_checksums,
-            Verdict::Bad => false,
-        }
+        tcp_is_sound(frame.bytes(), segment, frame.rx_checksum(), self.rx_partial_checksums)
     }
 
     /// While our SYN is under way (RFC 9293 3.10.7.3).
