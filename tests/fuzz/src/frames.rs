@@ -7,7 +7,7 @@
 
 use crate::packet::{PEER_MAC, SERVER_MAC};
 use crate::source::{Input, Source};
-use crate::world::{KINDS, World, config, limits};
+use crate::world::{KINDS, World, config, limits, parking};
 use core::time::Duration;
 use khamsin_stack::wire::checksum::{Verdict, data, fold, pseudo_without_len, tcp_pseudo, verify_icmp, verify_tcp};
 use khamsin_stack::wire::{self, Addresses, Kind};
@@ -49,6 +49,7 @@ fn world(kind: usize) -> World {
     let mut config = config(limits());
     if kind >= KINDS {
         config.addresses = Addresses::Shared;
+        config.limits = parking();
     }
     World::new(kind % KINDS, config)
 }

@@ -86,12 +86,14 @@ pub struct Puppet {
     pub read: u64,
     /// Bytes written, ever.
     pub written: u64,
+    /// It lets its connections be parked.
+    pub parks: bool,
 }
 
 impl Default for Puppet {
     fn default() -> Self {
         let content = Content::new(STREAM.clone());
-        Puppet { content, slots: Default::default(), opened: 0, closed: 0, read: 0, written: 0 }
+        Puppet { content, slots: Default::default(), opened: 0, closed: 0, read: 0, written: 0, parks: false }
     }
 }
 
@@ -205,6 +207,19 @@ impl App for Puppet {
 
     fn expired(&mut self, now: Instant, session: &mut Session, io: &mut impl Stream) {
         self.act(now, session, io, true);
+    }
+
+    /// All that is known of a connection is known by its place; but whoever found too little room waits for room.
+    fn park(&self, session: &Session) -> Option<u32> {
+        let slot = &self.slots[session.slot];
+        (self.parks && !slot.short).then_some(session.salt as u32)
+    }
+
+    fn unpark(&mut self, _: Instant, _: Listener, peer: SocketAddr, token: u32) -> Session {
+        let slot = slot_of(peer.port());
+        assert!(self.slots[slot].open, "a connection comes back that has ended");
+        assert_eq!(u64::from(token), salt_of(peer.port()), "one connection comes back as another");
+        Session { slot, salt: salt_of(peer.port()) }
     }
 
     fn closed(&mut self, session: Session, _: CloseReason) {

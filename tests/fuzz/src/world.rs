@@ -27,11 +27,18 @@ pub fn caps(kind: usize) -> Caps {
 
 /// Kinds of devices.
 pub const KINDS: usize = 4;
+/// Each without parking, then each with it.
+pub const WORLDS: usize = 2 * KINDS;
 
 /// What the shards of the harnesses may hold: little, so that every bound is met.
 pub fn limits() -> Limits {
     let others = Limits::for_connections(6);
     Limits { connections: 6, syn_backlog: 4, time_wait: 2, store_blocks: 10, hold_blocks: 16, ..others }
+}
+
+/// The same with parking after a tenth of a second, or as soon as the third connection comes: half of them may be live.
+pub fn parking() -> Limits {
+    Limits { live: 3, park_after_us: Some(100_000), ..limits() }
 }
 
 /// How the shards of the harnesses are set up.
@@ -64,10 +71,12 @@ impl World {
     /// A shard that has announced itself, on a device of that kind.
     pub fn new(kind: usize, config: ShardConfig) -> Self {
         let (ring, blocks) = (Ring::new(caps(kind)), config.limits.store_blocks);
+        let mut app = Puppet::default();
+        app.parks = config.limits.park_after_us.is_some();
         World {
             shard: Shard::new(config, caps(kind)),
             ring,
-            app: Puppet::default(),
+            app,
             now: Instant::from_millis(10_000),
             turn: Turn { busy: false, deadline: None },
             blocks,

@@ -43,8 +43,8 @@ fn pcap() {
 fn a_short_storm() {
     use khamsin_fuzz::source::Dice;
     use khamsin_fuzz::tcp::{Session, extremes};
-    use khamsin_fuzz::world::KINDS;
-    for kind in 0..KINDS {
+    use khamsin_fuzz::world::WORLDS;
+    for kind in 0..WORLDS {
         let mut session = Session::new(kind);
         for seed in 0..10 {
             session.run(&mut Dice::new(seed, u64::MAX), 2000);

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use khamsin_fuzz::source::Dice;
 use khamsin_fuzz::tcp::{Session, extremes};
-use khamsin_fuzz::world::KINDS;
+use khamsin_fuzz::world::WORLDS;
 use khamsin_stack::Counters;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<()> {
         usual(panic);
         eprintln!("repeat it with --seed {} --epochs 1", EPOCH.load(Ordering::Relaxed));
     }));
-    let mut sessions: Vec<Session> = (0..KINDS).map(Session::new).collect();
+    let mut sessions: Vec<Session> = (0..WORLDS).map(Session::new).collect();
     let outcome = play(&options, &mut sessions)?;
     let mut total = extremes::strays(options.seed);
     sessions.iter_mut().for_each(|session| session.drain(options.seed));
@@ -63,7 +63,7 @@ fn play(options: &Options, sessions: &mut [Session]) -> anyhow::Result<Outcome> 
     while outcome.segments < options.segments && outcome.epochs < options.epochs {
         let seed = options.seed + outcome.epochs;
         EPOCH.store(seed, Ordering::Relaxed);
-        let session = &mut sessions[seed as usize % KINDS];
+        let session = &mut sessions[seed as usize % WORLDS];
         session.verify_every(16);
         let before = session.segments;
         session.run(&mut Dice::new(seed, u64::MAX), STEPS);
