@@ -63,6 +63,21 @@ impl App for Apps {
         }
     }
 
+    fn park(&self, session: &Session) -> Option<u32> {
+        match session {
+            Session::Echo(s) => self.echo.park(s),
+            Session::Http(s) => self.http.park(s),
+        }
+    }
+
+    fn unpark(&mut self, now: Instant, listener: Listener, peer: SocketAddr, token: u32) -> Session {
+        if listener.app == Service::Echo as usize {
+            Session::Echo(self.echo.unpark(now, listener, peer, token))
+        } else {
+            Session::Http(Box::new(self.http.unpark(now, listener, peer, token)))
+        }
+    }
+
     fn closed(&mut self, session: Session, reason: CloseReason) {
         match session {
             Session::Echo(s) => self.echo.closed(s, reason),

@@ -40,6 +40,8 @@ pub(crate) struct Hosted {
 /// Longest sleep, so that the word to stop is heard.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 const CONNECTIONS: usize = 64;
+/// Shorter than the pauses of a client, so that waking is in every conversation, microseconds.
+const PARK_AFTER_US: u64 = 40;
 
 impl Hosted {
     /// Starts a server on `rung`.
@@ -166,7 +168,7 @@ pub(crate) fn shard_config(address: IpAddr) -> ShardConfig {
         listeners: listeners(),
         addresses: Addresses::Own(vec![(address, 24)]),
         gateways: Vec::new(),
-        limits: Limits::for_connections(CONNECTIONS),
+        limits: Limits { park_after_us: Some(PARK_AFTER_US), ..Limits::with_parking(CONNECTIONS) },
         secret: [7; 32],
         strays: None,
     }

@@ -1,5 +1,6 @@
 //! An application that notes everything that passes between it and its host.
 
+use core::cell::RefCell;
 use core::net::SocketAddr;
 use khamsin_stack::{App, CloseReason, Content, Instant, Listener, Patience, Stream};
 
@@ -27,6 +28,8 @@ pub(crate) struct Record {
 pub(crate) struct Recording<A: App> {
     inner: A,
     records: Vec<Record>,
+    /// Of each record: what the inner application has for its session while the connection is parked.
+    tokens: RefCell<Vec<u32>>,
 }
 
 /// A session of the inner application and the position of its record.
@@ -37,7 +40,7 @@ pub(crate) struct Session<S> {
 
 impl<A: App> Recording<A> {
     pub(crate) fn new(inner: A) -> Self {
-        Recording { inner, records: Vec::new() }
+        Recording { inner, records: Vec::new(), tokens: RefCell::default() }
     }
 
     /// Connections whose end the application has been told.
@@ -57,6 +60,7 @@ impl<A: App> App for Recording<A> {
     fn open(&mut self, now: Instant, listener: Listener, peer: SocketAddr) -> Self::Session {
         let record = self.records.len();
         self.records.push(Record { port: listener.port, ..Record::default() });
+        self.tokens.borrow_mut().push(0);
         Session { inner: self.inner.open(now, listener, peer), record }
     }
 
@@ -75,6 +79,17 @@ impl<A: App> App for Recording<A> {
         let record = &mut self.records[session.record];
         assert!(record.closed.is_none(), "expired after closed");
         self.inner.expired(now, &mut session.inner, &mut Tapped { stream, record });
+    }
+
+    fn park(&self, session: &Self::Session) -> Option<u32> {
+        self.tokens.borrow_mut()[session.record] = self.inner.park(&session.inner)?;
+        Some(session.record as u32)
+    }
+
+    fn unpark(&mut self, now: Instant, listener: Listener, peer: SocketAddr, token: u32) -> Self::Session {
+        let record = token as usize;
+        let token = self.tokens.borrow()[record];
+        Session { inner: self.inner.unpark(now, listener, peer, token), record }
     }
 
     fn closed(&mut self, session: Self::Session, reason: CloseReason) {

@@ -1,4 +1,5 @@
-//! Packet scripts (`tests/scripts/*.pkt`), one test each: `khamsin::NAME` against khamsin's stack in virtual time, and
+//! Packet scripts (`tests/scripts/*.pkt`), two tests each: `khamsin::NAME` against khamsin's stack in virtual time,
+//! `parked::NAME` with connections parked whenever nothing happens, and
 //! `linux::NAME::v4` and `v6` against the kernel of this machine over a TAP.
 //!
 //! A script that waits for a feature (`# pending:`) must fail until the feature is there, and one of which it is said that
@@ -69,8 +70,14 @@ fn name(script: &Script) -> &str {
     file.strip_suffix(".pkt").unwrap_or(file)
 }
 
-fn in_virtual_time(script: &Script) -> Result<Completion, Failed> {
-    let ran = run_virtual(script);
+fn in_virtual_time(script: &Script, parks: bool) -> Result<Completion, Failed> {
+    let ran = run_virtual(script, parks);
+    if let (true, Some(_)) = (parks, &script.header.parked) {
+        return match ran {
+            Err(_) => Ok(Completion::Completed),
+            Ok(_) => Err(format!("{}: nothing differs where it is parked: take out `# parked:`", script.file).into()),
+        };
+    }
     match (&script.header.pending, ran) {
         (None, Ok(_)) => Ok(Completion::Completed),
         (None, Err(mismatch)) => Err(mismatch.to_string().into()),
@@ -155,8 +162,10 @@ fn main() -> ExitCode {
     }
     // Behind what waits, so that nothing that computes runs beside a clock.
     for script in scripts {
-        let name = format!("khamsin::{}", name(&script));
-        trials.push(Trial::ignorable_test(name, move || in_virtual_time(&script)));
+        for (how, parks) in [("khamsin", false), ("parked", true)] {
+            let (name, script) = (format!("{how}::{}", name(&script)), Arc::clone(&script));
+            trials.push(Trial::ignorable_test(name, move || in_virtual_time(&script, parks)));
+        }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -97,6 +97,16 @@ impl App for Actor {
 
     fn expired(&mut self, _: Instant, _: &mut usize, _: &mut impl Stream) {}
 
+    /// What the script wants of it stands in the list; but whoever has text to write waits for room.
+    fn park(&self, id: &usize) -> Option<u32> {
+        let session = &self.sessions[*id];
+        (session.to_write == 0 && !session.shutdown).then_some(*id as u32)
+    }
+
+    fn unpark(&mut self, _: Instant, _: Listener, _: SocketAddr, token: u32) -> usize {
+        token as usize
+    }
+
     fn closed(&mut self, id: usize, reason: CloseReason) {
         self.sessions[id].over = Some(reason);
     }

@@ -50,6 +50,7 @@ impl Display for Header {
             Linux::Differs(reason) => writeln!(f, "# linux: differs — {reason}")?,
             Linux::NotRun(reason) => writeln!(f, "# linux: not run — {reason}")?,
         }
+        self.parked.iter().try_for_each(|why| writeln!(f, "# parked: differs — {why}"))?;
         self.pending.iter().try_for_each(|what| writeln!(f, "# pending: {what}"))
     }
 }

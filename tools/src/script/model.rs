@@ -38,6 +38,8 @@ pub struct Header {
     pub linux: Linux,
     /// What the script waits for (`# pending:`): it must fail until that is there.
     pub pending: Option<String>,
+    /// Why it fails where connections are parked (`# parked: differs — REASON`), which it must.
+    pub parked: Option<String>,
     /// Kernel parameters for a run against Linux (`# sysctl: NAME=VALUE`).
     pub sysctls: Vec<(String, String)>,
     /// The peer talks to a port that nobody listens on (`# port: closed`).

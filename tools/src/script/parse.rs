@@ -76,6 +76,7 @@ impl Header {
             families: vec![Family::V4, Family::V6],
             linux: Linux::Same,
             pending: None,
+            parked: None,
             sysctls: Vec::new(),
             port_closed: false,
             syn_backlog: None,
@@ -95,6 +96,10 @@ impl Header {
             "linux" => self.linux = linux(value)?,
             "pending" if !value.is_empty() => self.pending = Some(value.to_owned()),
             "pending" => return Err("`# pending:` says what the script waits for".to_owned()),
+            "parked" => match linux(value) {
+                Ok(Linux::Differs(reason)) => self.parked = Some(reason),
+                _ => return Err("`# parked:` wants `differs — REASON`".to_owned()),
+            },
             "sysctl" => {
                 let (name, value) = value.split_once('=').ok_or("`# sysctl:` wants NAME=VALUE")?;
                 self.sysctls.push((name.trim().to_owned(), value.trim().to_owned()));

@@ -58,7 +58,7 @@ fn a_mistake_is_named_with_its_line() {
 fn run(lines: &str) -> Result<Vec<Report>, Box<Mismatch>> {
     let handshake =
         "# RFC 9293 3.5\n+0 < S 0:0(0) win 65535 <mss 1000>\n+0 > S. 0:0(0) ack 1 <...>\n+.1 < . 1:1(0) ack 1\n";
-    run_virtual(&Script::parse("a.pkt", &format!("{handshake}{lines}")).unwrap())
+    run_virtual(&Script::parse("a.pkt", &format!("{handshake}{lines}")).unwrap(), false)
 }
 
 #[test]

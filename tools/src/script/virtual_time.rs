@@ -19,22 +19,26 @@ const TURNS_MAX: u32 = 2_000_000;
 /// What the wheel may be late by, and the rounding of a deadline to it, microseconds.
 const SLACK_US: u64 = 2_500;
 
-/// Runs `script` against the stack in virtual time, over every version of IP that it names.
+/// Silence after which connections are parked where they are, microseconds: scripts are over within seconds.
+const PARK_AFTER_US: u64 = 10_000;
+
+/// Runs `script` against the stack in virtual time, over every version of IP that it names. `parks`: its connections are
+/// parked as soon as nothing happens.
 ///
 /// # Errors
 /// The first line that the stack did not fulfil.
-pub fn run_virtual(script: &Script) -> Result<Vec<Report>, Box<Mismatch>> {
-    script.header.families.iter().map(|family| run_virtual_over(script, *family)).collect()
+pub fn run_virtual(script: &Script, parks: bool) -> Result<Vec<Report>, Box<Mismatch>> {
+    script.header.families.iter().map(|family| run_virtual_over(script, *family, parks)).collect()
 }
 
-/// Runs `script` against the stack in virtual time, over one version of IP.
+/// Runs `script` against the stack in virtual time, over one version of IP; see [`run_virtual`].
 ///
 /// # Errors
 /// The first line that the stack did not fulfil.
-pub fn run_virtual_over(script: &Script, family: Family) -> Result<Report, Box<Mismatch>> {
+pub fn run_virtual_over(script: &Script, family: Family, parks: bool) -> Result<Report, Box<Mismatch>> {
     let (server, peer) = (Side::Left.mac(), Side::Right.mac());
     let conversation = Conversation::new(family, server, peer, script.header.port_closed);
-    play(script, family, conversation, &mut World::new(script)).map_err(Box::new)
+    play(script, family, conversation, &mut World::new(script, parks)).map_err(Box::new)
 }
 
 struct World {
@@ -50,13 +54,21 @@ struct World {
 }
 
 /// What a server of one conversation holds; its memory is never given back (the shard's arena), so not much.
-fn limits(script: &Script) -> Limits {
+fn limits(script: &Script, parks: bool) -> Limits {
     let syn_backlog = script.header.syn_backlog.unwrap_or(4);
-    Limits { syn_backlog, time_wait: 4, store_blocks: 256, hold_blocks: 2048, ..Limits::for_connections(4) }
+    let park_after_us = parks.then_some(PARK_AFTER_US);
+    Limits {
+        syn_backlog,
+        time_wait: 4,
+        store_blocks: 256,
+        hold_blocks: 2048,
+        park_after_us,
+        ..Limits::for_connections(4)
+    }
 }
 
 impl World {
-    fn new(script: &Script) -> Self {
+    fn new(script: &Script, parks: bool) -> Self {
         let wire = Wire::new(SimConfig { latency_us: 0, ..SimConfig::default() });
         wire.advance(START);
         let queue = wire.queue(Side::Left);
@@ -64,7 +76,7 @@ impl World {
             listeners: vec![Listener { app: 0, port: PORT }],
             addresses: Addresses::Own(vec![(SERVER.0.into(), 24), (SERVER.1.into(), 64)]),
             gateways: vec![],
-            limits: limits(script),
+            limits: limits(script, parks),
             secret: *b"the same each time, for a script",
             strays: None,
         };

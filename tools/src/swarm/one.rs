@@ -58,7 +58,7 @@ fn write_script(file: &Path, title: Title, witness: &Witness) -> Result<()> {
     let script = script(title, witness, peer).context("no TCP has passed, so there is nothing to write a script of")?;
     std::fs::write(file, script.to_string()).with_context(|| format!("writing {}", file.display()))?;
     println!("wrote {} lines to {}", script.lines.len(), file.display());
-    match run_virtual(&script) {
+    match run_virtual(&script, false) {
         Ok(_) => println!("the stack behaves as the script says under it, too"),
         Err(mismatch) => {
             println!("under the script the stack goes another way from line {} on: {}", mismatch.line, mismatch.seen)
