@@ -141,7 +141,7 @@ impl Opener<'_> {
         let shares = shards.max(1);
         let limits = Limits {
             per_source: self.network().per_source.div_ceil(shares),
-            ..Limits::for_connections(self.network().connections.div_ceil(shares))
+            ..Limits::with_parking(self.network().connections.div_ceil(shares))
         };
         let makers = queues.into_iter().zip(links).map(|(queue, link)| {
             let config = ShardConfig {

@@ -22,7 +22,7 @@ fn behind_veth(rung: Rung) -> bool {
 }
 
 /// Runs `khamsin-load` with these words in the client's namespace, and wants everything answered right.
-fn load(scene: &Scene, words: &[String]) -> Result<Tally> {
+pub(crate) fn load(scene: &Scene, words: &[String]) -> Result<Tally> {
     let job = Cli::job_of(words.iter().map(String::as_str)).map_err(Error::msg)?;
     let theirs = job.clone();
     let outcome = scene.bed.client().enter(move || crew::run(&theirs))??;
@@ -31,7 +31,7 @@ fn load(scene: &Scene, words: &[String]) -> Result<Tally> {
 }
 
 /// The words of a line, in front of what all loads have in common.
-fn words(scene: &Scene, target: &str, line: &str) -> Vec<String> {
+pub(crate) fn words(scene: &Scene, target: &str, line: &str) -> Vec<String> {
     let url = match target {
         "echo" => format!("echo://{}:7", scene.rung.v4()),
         path => scene.url(path),

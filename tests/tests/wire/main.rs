@@ -11,6 +11,7 @@ mod link;
 mod load;
 mod path;
 mod queues;
+mod rest;
 
 use anyhow::{Context, Result, bail};
 use khamsin_tests::bed::{self, Bed};
@@ -171,8 +172,8 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for rung in Rung::ALL {
-        let groups = [http::CASES, load::CASES, generator::CASES, echo::CASES, link::CASES, path::CASES, life::CASES];
-        for case in groups.into_iter().flatten().filter(|c| (c.on)(rung)) {
+        let groups = [http::CASES, load::CASES, generator::CASES, echo::CASES, link::CASES, path::CASES];
+        for case in groups.into_iter().chain([life::CASES, rest::CASES]).flatten().filter(|c| (c.on)(rung)) {
             let name = format!("{rung}::{}", case.name);
             let refused = refused.clone();
             trials.push(Trial::ignorable_test(name.clone(), move || {
