@@ -11,6 +11,8 @@ pub mod load;
 pub mod middlebox;
 pub mod netns;
 pub mod pages;
+#[cfg(feature = "traces")]
+pub mod replay;
 pub mod rung;
 pub mod script;
 pub mod server;

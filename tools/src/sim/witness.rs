@@ -13,6 +13,7 @@ mod epoch;
 mod ranges;
 
 use epoch::Epoch;
+pub(crate) use ranges::Ranges;
 
 /// A peer's end and ours.
 type Key = (SocketAddr, SocketAddr);

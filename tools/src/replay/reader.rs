@@ -1,0 +1,116 @@
+//! Packets of a trace file, pcap or pcapng, through libpcap.
+//!
+//! libpcap bounds what it takes: a packet longer than 256 KiB ends the reading, and so does a header that makes no sense.
+//! Everything up to there is used.
+
+use super::link::{self, Link};
+use pcap::{Capture, Offline, Precision};
+use std::path::Path;
+
+/// How much of a trace is used. What lies beyond is not read, and the trace says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// TCP flows; packets of others are counted and forgotten.
+    pub flows: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { packets: 4_000_000, bytes: 1 << 30, flows: 65_536 }
+    }
+}
+
+/// Why a trace cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// libpcap refuses it.
+    #[error("{path} cannot be read as a trace: {reason}; give a pcap or pcapng file")]
+    Refused {
+        /// The file.
+        path: String,
+        /// In libpcap's words.
+        reason: String,
+    },
+    /// Its packets begin with a header that is not known here.
+    #[error(
+        "{path} holds packets of link type {name}, of which no IP packets can be made here; record on an Ethernet, cooked, \
+         raw or loopback interface"
+    )]
+    LinkType {
+        /// The file.
+        path: String,
+        /// In libpcap's words, or a number.
+        name: String,
+    },
+    /// There is nothing to do with it.
+    #[error("{path} holds {packets} packets and no TCP among them{damage}")]
+    NoTcp {
+        /// The file.
+        path: String,
+        /// Packets read.
+        packets: u64,
+        /// Why no more were read, with a comma in front.
+        damage: String,
+    },
+}
+
+/// One packet.
+pub(super) struct Packet<'a> {
+    /// From 1, as Wireshark counts.
+    pub(super) number: u64,
+    /// Nanoseconds since 1970; never less than the one before.
+    pub(super) at_ns: u64,
+    /// From its link header on.
+    pub(super) bytes: &'a [u8],
+}
+
+/// An open trace.
+pub(super) struct Reader {
+    capture: Capture<Offline>,
+    pub(super) link: Link,
+    number: u64,
+    last_ns: u64,
+}
+
+impl Reader {
+    pub(super) fn open(path: &Path) -> Result<Reader, OpenError> {
+        let name = || path.display().to_string();
+        let refused = |error: pcap::Error| OpenError::Refused { path: name(), reason: words(&error) };
+        let capture = Capture::from_file_with_precision(path, Precision::Nano).map_err(refused)?;
+        let kind = capture.get_datalink();
+        let Some(link) = link::of(kind.0) else {
+            let name_of_kind = kind.get_name().unwrap_or_else(|_| kind.0.to_string());
+            return Err(OpenError::LinkType { path: name(), name: name_of_kind });
+        };
+        Ok(Reader { capture, link, number: 0, last_ns: 0 })
+    }
+
+    /// The next packet; `None`: there is none. An error says after how many the file is damaged, and how.
+    pub(super) fn next(&mut self) -> Result<Option<Packet<'_>>, String> {
+        let number = self.number + 1;
+        let packet = match self.capture.next_packet() {
+            Ok(packet) => packet,
+            Err(pcap::Error::NoMorePackets) => return Ok(None),
+            Err(error) => return Err(format!("packet {number} cannot be read: {}", words(&error))),
+        };
+        self.number = number;
+        // Nanoseconds stand where microseconds are otherwise. What a clock set back would do is not replayed.
+        let seconds = u64::try_from(packet.header.ts.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(packet.header.ts.tv_usec).unwrap_or(0);
+        self.last_ns = self.last_ns.max(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
+        Ok(Some(Packet { number, at_ns: self.last_ns, bytes: packet.data }))
+    }
+}
+
+/// What libpcap says, in one line.
+fn words(error: &pcap::Error) -> String {
+    let text = match error {
+        pcap::Error::PcapError(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

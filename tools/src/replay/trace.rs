@@ -1,0 +1,132 @@
+//! A whole trace: its flows, and what else was in it.
+
+use super::flow::Flow;
+use super::link;
+use super::reader::{Bounds, OpenError, Reader};
+use super::segment::{Content, dissect};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Troubles of single packets that are told; of more only the number is.
+const TOLD_MAX: usize = 10;
+
+/// What a trace holds.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Its TCP flows, in the order of their first packets.
+    pub flows: Vec<Flow>,
+    /// Packets read.
+    pub packets: u64,
+    /// TCP segments among them that belong to a flow.
+    pub segments: u64,
+    /// Packets that are no TCP.
+    pub others: u64,
+    /// Fragments of IP packets, which are not put together.
+    pub fragments: u64,
+    /// Packets that are TCP, or should be, and cannot be used: the first ones, with the reason.
+    pub malformed: Vec<(u64, &'static str)>,
+    /// How many of those there are.
+    pub malformed_count: u64,
+    /// Segments of flows that there was no place for.
+    pub left_out: u64,
+    /// Why reading ended before the end of the file.
+    pub damage: Option<String>,
+}
+
+impl Trace {
+    /// Reads a trace as far as `bounds` and its state allow.
+    ///
+    /// # Errors
+    /// There is nothing to use in it.
+    pub fn read(path: &Path, bounds: &Bounds) -> Result<Trace, OpenError> {
+        let mut reader = Reader::open(path)?;
+        let mut trace = Trace::default();
+        let mut table = Table::default();
+        let mut bytes = 0;
+        loop {
+            if trace.packets >= bounds.packets || bytes > bounds.bytes {
+                let end = format!("only its first {} packets are used, which is as much as is held", trace.packets);
+                trace.damage = Some(end);
+                break;
+            }
+            let layer = reader.link;
+            match reader.next() {
+                Ok(Some(packet)) => {
+                    trace.packets += 1;
+                    bytes += packet.bytes.len() as u64;
+                    match link::ip(layer, packet.bytes) {
+                        Some(ip) => {
+                            trace.take(dissect(packet.number, packet.at_ns, ip), packet.number, &mut table, bounds)
+                        }
+                        None => trace.others += 1,
+                    }
+                }
+                Ok(None) => break,
+                Err(sentence) => {
+                    trace.damage = Some(sentence);
+                    break;
+                }
+            }
+        }
+        if trace.flows.is_empty() {
+            let path = path.display().to_string();
+            let damage = trace.damage.map(|damage| format!(": {damage}")).unwrap_or_default();
+            return Err(OpenError::NoTcp { path, packets: trace.packets, damage });
+        }
+        Ok(trace)
+    }
+
+    fn take(&mut self, content: Content, number: u64, table: &mut Table, bounds: &Bounds) {
+        match content {
+            Content::Other => self.others += 1,
+            Content::Fragment => self.fragments += 1,
+            Content::Malformed(what) => {
+                self.malformed_count += 1;
+                if self.malformed.len() < TOLD_MAX {
+                    self.malformed.push((number, what));
+                }
+            }
+            Content::Tcp(from, to, segment) => {
+                let key = if from < to { (from, to) } else { (to, from) };
+                let known = table.0.get(&key).copied();
+                let index = match known {
+                    Some(index) if !self.flows[index].is_followed_by(from, &segment) => index,
+                    _ if self.flows.len() >= bounds.flows => {
+                        self.left_out += 1;
+                        return;
+                    }
+                    _ => {
+                        self.flows.push(Flow::new(self.flows.len() + 1, from, to, &segment));
+                        table.0.insert(key, self.flows.len() - 1);
+                        self.flows.len() - 1
+                    }
+                };
+                self.segments += 1;
+                self.flows[index].add(from, segment);
+            }
+        }
+    }
+
+    /// What could not be used, a sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut lines: Vec<String> =
+            self.malformed.iter().map(|(number, what)| format!("packet {number} is left out: {what}")).collect();
+        let untold = self.malformed_count - self.malformed.len() as u64;
+        if untold > 0 {
+            lines.push(format!("{untold} more packets are left out for reasons like these"));
+        }
+        if self.fragments > 0 {
+            lines.push(format!("{} fragments of IP packets are left out", self.fragments));
+        }
+        if self.left_out > 0 {
+            lines.push(format!("{} segments of further flows are left out: there are too many", self.left_out));
+        }
+        lines.extend(self.damage.clone());
+        lines
+    }
+}
+
+/// The latest flow between two ends.
+#[derive(Default)]
+struct Table(HashMap<(SocketAddr, SocketAddr), usize>);
