@@ -4,6 +4,7 @@
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod capture;
 pub mod clock;
 pub mod doorbell;
 pub mod epoll;

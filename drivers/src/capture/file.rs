@@ -1,0 +1,118 @@
+//! The file: blocks of draft-ietf-opsawg-pcapng.
+
+use super::ring::Tallies;
+use pcap_file::pcapng::PcapNgWriter;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
+use pcap_file::pcapng::blocks::interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption};
+use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
+use pcap_file::{DataLink, Endianness, PcapError};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Longest frame that is written whole, bytes: longer than any there is (a super-frame is at most 64 KiB).
+const SNAPLEN: u32 = 262_144;
+/// `epb_flags`: direction.
+const INBOUND: u32 = 1;
+const OUTBOUND: u32 = 2;
+/// `if_tsresol`: nanoseconds.
+const NANOSECONDS: u8 = 9;
+/// `if_filter` begins with this where a libpcap expression follows.
+const FILTER_IS_TEXT: u8 = 0;
+
+/// A frame on its way into the file.
+pub(super) struct Packet {
+    pub(super) interface: u32,
+    pub(super) received: bool,
+    pub(super) stamp_ns: u64,
+    pub(super) bytes: Vec<u8>,
+    /// Frames missing before it.
+    pub(super) missed: u64,
+    pub(super) comments: Vec<String>,
+}
+
+/// An open pcapng file.
+pub(super) struct Pcapng(PcapNgWriter<BufWriter<File>>);
+
+impl Pcapng {
+    /// Writes the section header and one interface description for each of `workers`.
+    pub(super) fn new(file: File, interface: &str, workers: &[String], filter: Option<&str>) -> io::Result<Self> {
+        let program = concat!("khamsin ", env!("CARGO_PKG_VERSION"));
+        let section = SectionHeaderBlock {
+            endianness: Endianness::Little,
+            options: vec![
+                SectionHeaderOption::OS(std::env::consts::OS.into()),
+                SectionHeaderOption::UserApplication(program.into()),
+            ],
+            ..Default::default()
+        };
+        let mut file = Pcapng(PcapNgWriter::with_section_header(BufWriter::new(file), section).map_err(io_error)?);
+        for worker in workers {
+            let mut options = vec![
+                InterfaceDescriptionOption::IfName(interface.to_owned().into()),
+                InterfaceDescriptionOption::IfDescription(worker.clone().into()),
+                InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
+            ];
+            if let Some(filter) = filter {
+                let text: Vec<u8> = std::iter::once(FILTER_IS_TEXT).chain(filter.bytes()).collect();
+                options.push(InterfaceDescriptionOption::IfFilter(Cow::Owned(text)));
+            }
+            let block = InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: SNAPLEN, options };
+            file.0.write_pcapng_block(block).map_err(io_error)?;
+        }
+        file.flush()?;
+        Ok(file)
+    }
+
+    pub(super) fn packet(&mut self, packet: &Packet) -> io::Result<()> {
+        let flags = if packet.received { INBOUND } else { OUTBOUND };
+        let mut options = vec![EnhancedPacketOption::Flags(flags)];
+        if packet.missed > 0 {
+            options.push(EnhancedPacketOption::DropCount(packet.missed));
+        }
+        options.extend(packet.comments.iter().map(|c| EnhancedPacketOption::Comment(c.into())));
+        let block = EnhancedPacketBlock {
+            interface_id: packet.interface,
+            timestamp: Duration::from_nanos(packet.stamp_ns),
+            original_len: packet.bytes.len() as u32,
+            data: Cow::Borrowed(&packet.bytes),
+            options,
+        };
+        self.0.write_pcapng_block(block).map(drop).map_err(io_error)
+    }
+
+    /// What became of an interface's frames, at the end; `accepted`: those that passed the filter.
+    pub(super) fn statistics(
+        &mut self,
+        interface: u32,
+        stamp_ns: u64,
+        tallies: &Tallies,
+        accepted: u64,
+        comments: &[String],
+    ) -> io::Result<()> {
+        let mut options = vec![
+            InterfaceStatisticsOption::IsbIfRecv(tallies.received.load(Relaxed)),
+            InterfaceStatisticsOption::IsbIfDrop(tallies.dropped.load(Relaxed)),
+            InterfaceStatisticsOption::IsbFilterAccept(accepted),
+            InterfaceStatisticsOption::IsbOsDrop(tallies.missed.load(Relaxed)),
+        ];
+        options.extend(comments.iter().map(|c| InterfaceStatisticsOption::Comment(c.into())));
+        // The high half of the time comes first; the crate writes 64 bits in the byte order of the file.
+        let block = InterfaceStatisticsBlock { interface_id: interface, timestamp: stamp_ns.rotate_left(32), options };
+        self.0.write_pcapng_block(block).map(drop).map_err(io_error)
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.0.get_mut().flush()
+    }
+}
+
+fn io_error(error: PcapError) -> io::Error {
+    match error {
+        PcapError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
+}

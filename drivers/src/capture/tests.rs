@@ -1,0 +1,212 @@
+//! Captures of a queue in memory, read back.
+
+use super::*;
+use etherparse::PacketBuilder;
+use khamsin_stack::{Caps, CloseReason, FlowKey, Frame, Queue, QueueStats, RxChecksum, TxOffload};
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
+use pcap_file::pcapng::{Block, PcapNgReader};
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+struct Bytes(Vec<u8>);
+
+impl Frame for Bytes {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+    fn capacity(&self) -> usize {
+        self.0.len()
+    }
+    fn set_len(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+    fn rx_checksum(&self) -> RxChecksum {
+        RxChecksum::Unknown
+    }
+}
+
+/// Receives what it is given, once.
+#[derive(Default)]
+struct Given(Vec<Vec<u8>>);
+
+impl Queue for Given {
+    type Frame = Bytes;
+    fn begin(&mut self) {}
+    fn rx_burst(&mut self, burst: &mut Vec<Bytes>, limit: usize) -> usize {
+        let count = self.0.len().min(limit);
+        burst.extend(self.0.drain(..count).map(Bytes));
+        count
+    }
+    fn alloc_tx(&mut self) -> Option<Bytes> {
+        None
+    }
+    fn tx(&mut self, _: Bytes, _: TxOffload) {}
+    fn release(&mut self, _: Bytes) {}
+    fn end(&mut self) {}
+    fn wait(&mut self, _: Option<Duration>) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn caps(&self) -> Caps {
+        Caps { mac: [2; 6], mtu: 1500, rx_partial_checksums: false, tx_checksum: false, tx_segment_max: 0 }
+    }
+    fn stats(&self) -> QueueStats {
+        QueueStats { rx_frames: 7, rx_dropped: 3, ..QueueStats::default() }
+    }
+}
+
+const PEER: [u8; 4] = [198, 18, 0, 1];
+const OURS: [u8; 4] = [198, 18, 0, 2];
+
+/// A segment of the peer's (or, `sent`, of ours) at `seq`.
+fn segment(sent: bool, seq: u32, text: &[u8]) -> Vec<u8> {
+    let (from, to, ports) = if sent { (OURS, PEER, (80, 4000)) } else { (PEER, OURS, (4000, 80)) };
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64).tcp(ports.0, ports.1, seq, 1000);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, text).unwrap();
+    frame
+}
+
+fn key() -> FlowKey {
+    FlowKey::v4(PEER, OURS, 4000, 80)
+}
+
+/// The packets of a file, and the statistics of its last interface.
+fn read(path: &Path) -> (Vec<EnhancedPacketBlock<'static>>, Vec<InterfaceStatisticsOption<'static>>) {
+    let mut reader = PcapNgReader::new(File::open(path).unwrap()).unwrap();
+    let (mut packets, mut statistics) = (Vec::new(), Vec::new());
+    while let Some(block) = reader.next_block() {
+        match block.unwrap().into_owned() {
+            Block::EnhancedPacket(packet) => packets.push(packet),
+            Block::InterfaceStatistics(block) => statistics = block.options,
+            _ => {}
+        }
+    }
+    (packets, statistics)
+}
+
+fn comments(packet: &EnhancedPacketBlock<'_>) -> Vec<String> {
+    let comment = |o: &EnhancedPacketOption<'_>| match o {
+        EnhancedPacketOption::Comment(text) => Some(text.to_string()),
+        _ => None,
+    };
+    packet.options.iter().filter_map(comment).collect()
+}
+
+/// One turn of a tapped queue: `received` come in, `sent` go out.
+fn turn(queue: &mut Tapped<Given>, received: &[Vec<u8>], sent: &[Vec<u8>]) {
+    let mut burst = Vec::new();
+    *queue = Tapped { queue: Given(received.to_vec()), tap: queue.tap.take() };
+    queue.begin();
+    assert_eq!(queue.rx_burst(&mut burst, 64), received.len());
+    burst.into_iter().for_each(|frame| queue.release(frame));
+    sent.iter().for_each(|bytes| queue.tx(Bytes(bytes.clone()), TxOffload::NONE));
+    queue.end();
+}
+
+#[test]
+fn both_directions_and_a_comment_on_the_last_frame_of_a_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let target = Target::create(&path, None).unwrap();
+    let (capture, taps) = target.start("eth0", &["worker 0".into()]).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    assert!(queue.captures());
+    let (ask, answer) = (segment(false, 500, b"ask"), segment(true, 900, b"answer"));
+    turn(&mut queue, &[ask.clone()], &[answer.clone(), answer.clone()]);
+    queue.note_end(&key(), CloseReason::PeerReset);
+    turn(&mut queue, &[vec![0; 60]], &[]);
+    drop(queue);
+    drop(capture);
+    let (packets, statistics) = read(&path);
+    let frames: Vec<&[u8]> = packets.iter().map(|p| &*p.data).collect();
+    assert_eq!(frames, [&ask[..], &answer, &answer, &[0; 60]]);
+    assert_eq!(packets[0].options, [EnhancedPacketOption::Flags(1)]);
+    assert!(packets[1].options.contains(&EnhancedPacketOption::Flags(2)) && comments(&packets[1]).is_empty());
+    let said = comments(&packets[2]).join("");
+    assert_eq!(
+        said,
+        "connection of 198.18.0.1:4000: reset by the peer after 0.000 s; received 3 B (0 segments again or late), sent \
+         6 B (1 segments again)"
+    );
+    assert!(statistics.contains(&InterfaceStatisticsOption::IsbIfRecv(7)));
+    assert!(statistics.contains(&InterfaceStatisticsOption::IsbIfDrop(3)));
+    assert!(statistics.contains(&InterfaceStatisticsOption::IsbOsDrop(0)));
+}
+
+#[test]
+fn a_full_ring_holds_up_nobody_and_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let (mut tap, mut source) = ring::ring(200);
+    let frame = segment(false, 500, b"");
+    (0..5).for_each(|_| tap.frame(ring::Kind::Received, &frame));
+    assert_eq!(tap.missed(), 3);
+    assert!(source.body().is_some() && source.body().is_some() && source.body().is_none());
+    tap.frame(ring::Kind::Received, &frame);
+    assert_eq!(source.body().unwrap().0.missed, 3);
+
+    // The file tells of it too: a ring that no frame fits into.
+    let target = Target::create(&path, None).unwrap();
+    let (capture, taps) = target.start_with("eth0", &["worker 0".into()], 20).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    turn(&mut queue, &[frame.clone(), frame], &[]);
+    assert_eq!(queue.missed(), 2);
+    drop((queue, capture));
+    let (packets, statistics) = read(&path);
+    assert!(packets.is_empty() && statistics.contains(&InterfaceStatisticsOption::IsbOsDrop(2)));
+}
+
+#[test]
+fn a_filter_leaves_frames_out_and_the_comments_on_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let filter: Filter = Box::new(|frame| frame.len() == 60);
+    let target = Target::create(&path, Some(("len == 60".into(), filter))).unwrap();
+    let (capture, taps) = target.start("eth0", &["worker 0".into()]).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    turn(&mut queue, &[segment(false, 500, b"ask"), vec![0; 60]], &[]);
+    queue.note_end(&key(), CloseReason::Finished);
+    drop((queue, capture));
+    let (packets, statistics) = read(&path);
+    assert_eq!((packets.len(), comments(&packets[0]).len()), (1, 0));
+    assert!(statistics.contains(&InterfaceStatisticsOption::IsbFilterAccept(1)));
+}
+
+#[test]
+fn two_workers_share_a_file_in_order_and_a_second_start_begins_it_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let target = Target::create(&path, None).unwrap();
+    for _ in 0..2 {
+        let (capture, taps) = target.start("eth0", &["worker 0".into(), "worker 1".into()]).unwrap();
+        let mut queues: Vec<_> = taps.into_iter().map(|tap| Tapped::new(Given::default(), Some(tap))).collect();
+        for i in 0..20 {
+            turn(&mut queues[i % 2], &[segment(false, i as u32, b"x")], &[]);
+        }
+        drop((queues, capture));
+        let (packets, _) = read(&path);
+        assert_eq!(packets.len(), 20);
+        assert_eq!(packets.iter().filter(|p| p.interface_id == 1).count(), 10);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_said_in_a_sentence() {
+    let Err(error) = Target::create(Path::new("/nonexistent/a.pcapng"), None) else { panic!("it was made") };
+    assert!(error.to_string().contains("/nonexistent/a.pcapng") && error.to_string().contains(';'));
+}
+
+#[test]
+fn without_a_tap_nothing_is_copied() {
+    let mut queue = Tapped::new(Given(vec![vec![0; 60]]), None);
+    let mut burst = Vec::new();
+    queue.begin();
+    assert_eq!(queue.rx_burst(&mut burst, 64), 1);
+    queue.note_end(&key(), CloseReason::Finished);
+    assert!(!queue.captures() && queue.missed() == 0);
+}
