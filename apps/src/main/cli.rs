@@ -128,6 +128,12 @@ pub(crate) struct NetworkArgs {
     /// How long a stop waits for connections that are still busy
     #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = "Network")]
     pub(crate) drain: u32,
+    /// Write every frame, both ways, into a pcapng file; a comment says how each connection ended
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub(crate) capture: Option<PathBuf>,
+    /// Capture only frames that this expression of tcpdump's accepts
+    #[arg(long, value_name = "EXPR", requires = "capture", help_heading = "Network")]
+    pub(crate) capture_filter: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 use crate::apps::Apps;
 use crate::worker::{Engine, Turn};
+use khamsin_drivers::capture::Tapped;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::epoll::{Config, Host};
 use khamsin_stack::recovery::Algorithm;
@@ -66,8 +67,8 @@ impl Engine for KernelSockets {
 
 /// A stack of our own over a queue of frames.
 pub(crate) struct OwnStack<Q: Queue> {
-    shard: Shard<Apps, Q>,
-    queue: Q,
+    shard: Shard<Apps, Tapped<Q>>,
+    queue: Tapped<Q>,
     apps: Apps,
     /// What the buffers of the queue were made for, bytes of IP packet.
     mtu_max: usize,
@@ -75,10 +76,23 @@ pub(crate) struct OwnStack<Q: Queue> {
 
 impl<Q: Queue> OwnStack<Q> {
     /// A stack set up as `config` says, over `queue`, for `apps`.
-    pub(crate) fn new(config: ShardConfig, algorithm: Algorithm, queue: Q, apps: Apps) -> Self {
+    pub(crate) fn new(config: ShardConfig, algorithm: Algorithm, queue: Tapped<Q>, apps: Apps) -> Self {
         let mut shard = Shard::new(config, queue.caps());
         shard.set_algorithm(algorithm);
+        if queue.captures() {
+            shard.watch_ends();
+        }
         OwnStack { shard, mtu_max: queue.caps().mtu, queue, apps }
+    }
+
+    /// Tells a capture which connections ended.
+    #[inline]
+    fn note_ends(&mut self) {
+        if self.queue.captures() {
+            for (key, reason) in self.shard.ends() {
+                self.queue.note_end(&key, reason);
+            }
+        }
     }
 }
 
@@ -86,6 +100,7 @@ impl<Q: Queue> Engine for OwnStack<Q> {
     #[inline]
     fn turn(&mut self, now: Instant) -> Turn {
         let turn = self.shard.turn(now, &mut self.queue, &mut self.apps);
+        self.note_ends();
         Turn { busy: turn.busy, deadline: turn.deadline }
     }
 
@@ -99,10 +114,12 @@ impl<Q: Queue> Engine for OwnStack<Q> {
 
     fn drain(&mut self, now: Instant) {
         self.shard.drain(now, &mut self.queue, &mut self.apps);
+        self.note_ends();
     }
 
     fn abort_all(&mut self, now: Instant) {
         self.shard.abort_all(now, &mut self.queue, &mut self.apps);
+        self.note_ends();
     }
 
     fn live(&self) -> usize {
@@ -116,6 +133,7 @@ impl<Q: Queue> Engine for OwnStack<Q> {
             ("queue_rx_ring_starved", stats.rx_ring_starved),
             ("queue_tx_errors", stats.tx_errors),
             ("queue_kicks", stats.kicks),
+            ("capture_missed", self.queue.missed()),
         ];
         told(self.shard.counters().iter().chain(lost))
     }

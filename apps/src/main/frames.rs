@@ -6,6 +6,7 @@ use crate::open::{Opener, interface_addresses};
 use crate::server::{Crew, Maker, Running};
 use khamsin_drivers::af_packet;
 use khamsin_drivers::af_xdp::{self, CopyMode, Mode, Steering};
+use khamsin_drivers::capture::Tapped;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::group::Group;
 use khamsin_drivers::{link, tap};
@@ -56,9 +57,9 @@ impl Opener<'_> {
                 queue.set_doorbell(bell.clone());
                 queue
             };
-            self.stacks(queues.into_iter().zip(&self.bells).map(rung).collect(), &how)?
+            self.stacks(&interface, queues.into_iter().zip(&self.bells).map(rung).collect(), &how)?
         } else {
-            self.stacks(self.grouped(queues, workers), &how)?
+            self.stacks(&interface, self.grouped(queues, workers), &how)?
         };
         Ok(Running {
             interface: Some(interface),
@@ -77,7 +78,7 @@ impl Opener<'_> {
         for (queue, bell) in queues.iter_mut().zip(&self.bells) {
             queue.set_doorbell(bell.clone());
         }
-        let crew = self.stacks(queues, &Addresses::Own(own))?;
+        let crew = self.stacks(&interface, queues, &Addresses::Own(own))?;
         Ok(Running { interface: Some(interface), ..self.running(addresses, false, crew) })
     }
 
@@ -95,7 +96,7 @@ impl Opener<'_> {
         for (queue, bell) in queues.iter_mut().zip(&self.bells) {
             queue.set_doorbell(bell.clone());
         }
-        let crew = self.stacks(queues, &Addresses::Own(own))?;
+        let crew = self.stacks(&name, queues, &Addresses::Own(own))?;
         Ok(Running { interface: Some(name), ..self.running(addresses, false, crew) })
     }
 
@@ -126,9 +127,17 @@ impl Opener<'_> {
         hands.into_iter().zip(&self.bells).filter_map(group).collect()
     }
 
-    /// Starts one worker with a stack of its own for each queue.
-    fn stacks<Q: Queue + Send + 'static>(&self, queues: Vec<Q>, addresses: &Addresses) -> Result<Crew, String> {
+    /// Starts one worker with a stack of its own for each queue of `interface`.
+    fn stacks<Q>(&self, interface: &str, queues: Vec<Q>, addresses: &Addresses) -> Result<Crew, String>
+    where
+        Q: Queue + Send + 'static,
+    {
         let shards = queues.len();
+        let workers: Vec<_> = (0..shards).map(|i| format!("worker {i}")).collect();
+        let capture = self.capture.as_ref().map(|target| target.start(interface, &workers)).transpose();
+        let (capture, taps) = capture.map_err(|e| e.to_string())?.unzip();
+        let mut taps = taps.into_iter().flatten();
+        let queues: Vec<_> = queues.into_iter().map(|queue| Tapped::new(queue, taps.next())).collect();
         let mut secret = [0; 32];
         // 32 bytes come whole (getrandom(2): up to 256 are never cut short once the pool is ready).
         getrandom(&mut secret, GetRandomFlags::empty()).map_err(|e| format!("the kernel gave no random bytes: {e}"))?;
@@ -155,7 +164,9 @@ impl Opener<'_> {
             let recipe = self.recipe.clone();
             Box::new(move || Ok(OwnStack::new(config, algorithm, queue, recipe.apps()))) as Maker<OwnStack<Q>>
         });
-        self.crew(makers.collect())
+        let mut crew = self.crew(makers.collect())?;
+        crew.capture = capture;
+        Ok(crew)
     }
 }
 

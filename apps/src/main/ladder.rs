@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) own_address: bool,
     pub(crate) xdp_mode: XdpMode,
     pub(crate) xdp_copy: XdpCopy,
+    /// Whether frames are to be captured.
+    pub(crate) captures: bool,
 }
 
 /// Opens what a rung needs, or says in a sentence why it cannot.
@@ -76,6 +78,9 @@ impl Request {
         };
         if copy {
             return Some(format!("excluded by --xdp-copy {}", option_name(&self.xdp_copy)));
+        }
+        if rung == Rung::Epoll && self.captures {
+            return Some("sees no frames, which --capture wants".into());
         }
         let require = self.require.filter(|&require| rung > require)?;
         Some(format!("below --require {require}"))

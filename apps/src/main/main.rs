@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod capture;
 mod cli;
 mod demo;
 mod doctor;

@@ -1,6 +1,7 @@
 //! Tries rungs for real: opens devices and starts workers on them, or says why not.
 
 use crate::apps::Recipe;
+use crate::capture::CaptureTo;
 use crate::cli::{AddressPrefix, Congestion, Trigger};
 use crate::engine::KernelSockets;
 use crate::ladder::Prober;
@@ -10,6 +11,7 @@ use crate::rung::Rung;
 use crate::server::{Crew, Event, Maker, Running};
 use anyhow::{Context, Result};
 use khamsin_drivers::af_xdp::{CopyMode, Mode};
+use khamsin_drivers::capture::Target;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::{epoll, link};
 use khamsin_stack::Listener;
@@ -27,20 +29,23 @@ pub(crate) struct Opener<'a> {
     cores: Vec<usize>,
     /// One for each worker.
     pub(crate) bells: Vec<Doorbell>,
+    /// Where frames are captured.
+    pub(crate) capture: Option<Target>,
 }
 
 impl<'a> Opener<'a> {
     /// Looks at what every rung needs to know.
     ///
     /// # Errors
-    /// There is no such interface, or the process has no descriptors.
+    /// There is no such interface, the process has no descriptors, or the capture cannot be written.
     pub(crate) fn new(options: &'a Options, recipe: &'a Recipe, events: &'a Sender<Event>) -> Result<Self> {
         if let Some(interface) = options.network.interface.as_deref().filter(|_| !options.network.makes_interface()) {
             link::by_name(interface).with_context(|| format!("wanted to serve on {interface}"))?;
         }
         let bells = (0..options.network.workers).map(|_| Doorbell::new()).collect::<Result<_, _>>();
         let bells = bells.context("wanted a doorbell for each worker, but no descriptor is left; raise `ulimit -n`")?;
-        Ok(Opener { options, recipe, events, cores: privileges::cores(), bells })
+        let capture = options.network.capture.as_ref().map(CaptureTo::open).transpose()?;
+        Ok(Opener { options, recipe, events, cores: privileges::cores(), bells, capture })
     }
 
     pub(crate) fn network(&self) -> &Network {

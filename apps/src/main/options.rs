@@ -1,5 +1,6 @@
 //! What the command line means: the options of one server, checked against each other.
 
+use crate::capture::CaptureTo;
 use crate::cli::*;
 use crate::ladder::Request;
 use std::collections::BTreeSet;
@@ -48,6 +49,7 @@ pub(crate) struct Network {
     pub(crate) per_source: usize,
     pub(crate) congestion: Option<Congestion>,
     pub(crate) drain: Duration,
+    pub(crate) capture: Option<CaptureTo>,
 }
 
 impl Service {
@@ -115,10 +117,12 @@ impl TryFrom<NetworkArgs> for Network {
             own_address: !args.addresses.is_empty(),
             xdp_mode: args.xdp_mode.unwrap_or_default(),
             xdp_copy: args.xdp_copy.unwrap_or_default(),
+            captures: args.capture.is_some(),
         };
         check_interface(&args).map_err(Usage)?;
         check_addresses(&args).map_err(Usage)?;
         check_backend(&args, &request).map_err(Usage)?;
+        let capture = CaptureTo::new(args.capture.as_deref(), args.capture_filter.as_deref()).map_err(Usage)?;
         Ok(Network {
             request,
             interface: args.interface,
@@ -131,6 +135,7 @@ impl TryFrom<NetworkArgs> for Network {
             congestion: args.congestion,
             per_source: args.connections_per_source.unwrap_or(0) as usize,
             drain: Duration::from_secs(args.drain.into()),
+            capture,
         })
     }
 }
@@ -223,6 +228,9 @@ fn check_backend(args: &NetworkArgs, request: &Request) -> Result<(), String> {
     if args.trigger.is_some() && !matches!(args.backend, Backend::Auto | Backend::Epoll) {
         return Err(format!("--trigger does nothing with --backend {backend}; leave it out"));
     }
+    if args.capture.is_some() && args.backend == Backend::Epoll {
+        return Err("--capture writes frames, which kernel sockets never see; capture with tcpdump, or take another --backend".into());
+    }
     if let Some(require) = args.require
         && !request.is_possible()
     {
@@ -296,6 +304,7 @@ mod tests {
             ("http --backend tap --xdp-mode native", "--xdp-mode"),
             ("http --interface eth0 --xdp-mode generic --xdp-copy zero-copy", "--xdp-mode native"),
             ("http --backend tap --trigger edge", "--trigger"),
+            ("http --backend epoll --capture a.pcapng", "tcpdump"),
             ("http --backend tap --require af-packet", "--require"),
             ("http --require af-xdp-native", "--require"),
         ] {

@@ -10,6 +10,7 @@ use crate::ready::Ready;
 use crate::signals::Wish;
 use crate::worker::{Control, Engine, Phase, run};
 use anyhow::{Result, anyhow, bail};
+use khamsin_drivers::capture::Capture;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::link::LinkEvent;
@@ -107,6 +108,8 @@ pub(crate) struct Crew {
     control: Arc<Control>,
     bells: Vec<Doorbell>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends after the workers, so that the file is whole.
+    pub(crate) capture: Option<Capture>,
 }
 
 /// Builds a worker's engine, on the worker's own thread.
@@ -126,7 +129,7 @@ impl Crew {
     ) -> Result<Crew, String> {
         let control = Arc::new(Control::default());
         let (started, starts) = channel();
-        let mut crew = Crew { control: control.clone(), bells, threads: Vec::new() };
+        let mut crew = Crew { control: control.clone(), bells, threads: Vec::new(), capture: None };
         let mut gos = Vec::new();
         for (i, make) in makers.into_iter().enumerate() {
             let (go, wait_for_go) = channel::<()>();
@@ -173,6 +176,7 @@ impl Crew {
             // Workers catch their own panics and tell of them as events.
             let _ = thread.join();
         }
+        drop(self.capture);
     }
 }
 

@@ -231,7 +231,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Resets a connection that its peer believes in and that never came to be.
     fn refuse(&mut self, queue: &mut Q, record: &SynRecord, reason: CloseReason) {
         self.world.counters.accepted += 1;
-        super::lifecycle::count(&mut self.world.counters, reason);
+        self.count_end(&record.key, reason);
         let reset = Outgoing {
             seq: record.iss.wrapping_add(1),
             ack: record.irs.wrapping_add(1),

@@ -10,7 +10,7 @@ use super::{Flow, Shard};
 use crate::app::App;
 use crate::connection::{Connection, Env, Fate};
 use crate::wire::{LinkHeader, LinkView, Segment};
-use crate::{CloseReason, Counters, Instant, Queue};
+use crate::{CloseReason, Instant, Queue};
 
 /// Runs `work`; a panic in it becomes the end of the connection it worked on.
 #[inline]
@@ -173,7 +173,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         // Parts that fell over cost the room of one connection, and no other is touched.
         let reason = if parts.is_some() { reason } else { CloseReason::Panicked };
         parts.into_iter().for_each(|parts| self.live.give_parts(parts));
-        count(&mut self.world.counters, reason);
+        self.count_end(&key, reason);
         if let Some(session) = session {
             self.tell_closed(app, session, reason);
         }
@@ -183,16 +183,5 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn tell_closed(&mut self, app: &mut A, session: A::Session, reason: CloseReason) {
         let told = guard(|| app.closed(session, reason));
         self.world.counters.closed_panicked += u64::from(!told);
-    }
-}
-
-pub(super) fn count(counters: &mut Counters, reason: CloseReason) {
-    match reason {
-        CloseReason::Finished => counters.closed_finished += 1,
-        CloseReason::PeerReset => counters.closed_reset += 1,
-        CloseReason::Aborted => counters.closed_aborted += 1,
-        CloseReason::TimedOut => counters.closed_timed_out += 1,
-        CloseReason::Drained => counters.closed_drained += 1,
-        CloseReason::Panicked => counters.closed_panicked += 1,
     }
 }

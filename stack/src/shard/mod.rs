@@ -5,6 +5,7 @@
 
 mod complaints;
 mod cost;
+mod ends;
 mod half_open;
 mod handshake;
 mod ingress;
@@ -112,6 +113,8 @@ pub struct Shard<A: App, Q: Queue> {
     staged: Vec<Staged>,
     frame: Option<Q::Frame>,
     draining: bool,
+    /// Only where somebody watches.
+    ends: Option<Vec<(FlowKey, CloseReason)>>,
 }
 
 /// Which table a value of the flow table leads to; the rest is the position there.
@@ -209,6 +212,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             staged: Vec::with_capacity(BURST),
             frame: None,
             draining: false,
+            ends: None,
         }
     }
 

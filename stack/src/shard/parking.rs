@@ -1,7 +1,7 @@
 //! Connections at rest: how they are parked and what wakes them; see [`parked`](crate::parked).
 
 use super::half_open::Stand;
-use super::lifecycle::{count, guard};
+use super::lifecycle::guard;
 use super::{Flow, Shard};
 use crate::app::{App, Listener, Patience};
 use crate::connection::Connection;
@@ -110,7 +110,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.live.give_parts(parts);
             self.reset_parked(queue, &rest);
             self.forget_parked(position, &rest);
-            count(&mut self.world.counters, CloseReason::Panicked);
+            self.count_end(&rest.key, CloseReason::Panicked);
             return None;
         };
         let offset = self.isn.timestamp_offset(&rest.key);
@@ -128,7 +128,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 self.live.give_parts(parts);
                 self.reset_parked(queue, &rest);
                 self.forget_parked(position, &rest);
-                count(&mut self.world.counters, CloseReason::Aborted);
+                self.count_end(&rest.key, CloseReason::Aborted);
                 self.tell_closed(app, session, CloseReason::Aborted);
                 None
             }
@@ -245,7 +245,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let mut session = None;
         guard(|| session = Some(app.unpark(now, listener, rest.key.peer_addr(), rest.token)));
         let reason = if session.is_some() { reason } else { CloseReason::Panicked };
-        count(&mut self.world.counters, reason);
+        self.count_end(&rest.key, reason);
         if let Some(session) = session {
             self.tell_closed(app, session, reason);
         }

@@ -129,6 +129,7 @@ fn plain() -> Network {
         per_source: 0,
         congestion: None,
         drain: Duration::from_secs(1),
+        capture: None,
     }
 }
 

@@ -1,0 +1,37 @@
+//! Ends of connections, as a capture hears of them.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../examples/memory/mod.rs"]
+mod memory;
+
+use khamsin_stack::CloseReason;
+use khamsin_stack::limits::Limits;
+use khamsin_stack::wire::Flags;
+use memory::{Client, Echo, Memory, shard};
+
+#[test]
+fn ends_are_remembered_where_somebody_watches() {
+    let mut queue = Memory::with_frames(64);
+    let (mut shard, mut now) = shard(Limits::with_parking(16), &mut queue);
+    let mut life = |watch: bool, client: &mut Client| {
+        if watch {
+            shard.watch_ends();
+        }
+        for (flags, text) in [(Flags::SYN, &b""[..]), (Flags::ACK, b"text"), (Flags::RST, b"")] {
+            let mut frame = queue.free.pop().unwrap();
+            client.send(&mut frame, flags, text);
+            queue.rx.push(frame);
+            now = now.plus_micros(50);
+            shard.turn(now, &mut queue, &mut Echo);
+            for frame in queue.tx.drain(..) {
+                client.take(&frame);
+                queue.free.push(frame);
+            }
+        }
+        shard.ends().map(|(key, reason)| (key.peer_port, reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(life(false, &mut Client::new(1)), []);
+    let ends = life(true, &mut Client::new(2));
+    assert_eq!(ends.len(), 1);
+    assert_eq!(ends[0].1, CloseReason::PeerReset);
+}
