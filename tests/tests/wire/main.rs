@@ -3,6 +3,7 @@
 //! Each case has a bed and a server of its own, so that cases run side by side and a failure shows the server's log of
 //! this case alone. A case that cannot run says SKIPPED and why; it counts as ignored.
 
+mod capture;
 mod echo;
 mod generator;
 mod http;
@@ -173,7 +174,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for rung in Rung::ALL {
         let groups = [http::CASES, load::CASES, generator::CASES, echo::CASES, link::CASES, path::CASES];
-        for case in groups.into_iter().chain([life::CASES, rest::CASES]).flatten().filter(|c| (c.on)(rung)) {
+        for case in groups.into_iter().chain([life::CASES, rest::CASES, capture::CASES]).flatten().filter(|c| (c.on)(rung)) {
             let name = format!("{rung}::{}", case.name);
             let refused = refused.clone();
             trials.push(Trial::ignorable_test(name.clone(), move || {
