@@ -229,7 +229,10 @@ fn check_backend(args: &NetworkArgs, request: &Request) -> Result<(), String> {
         return Err(format!("--trigger does nothing with --backend {backend}; leave it out"));
     }
     if args.capture.is_some() && args.backend == Backend::Epoll {
-        return Err("--capture writes frames, which kernel sockets never see; capture with tcpdump, or take another --backend".into());
+        return Err(
+            "--capture writes frames, which kernel sockets never see; capture with tcpdump, or take another --backend"
+                .into(),
+        );
     }
     if let Some(require) = args.require
         && !request.is_possible()

@@ -117,7 +117,7 @@ fn both_directions_and_a_comment_on_the_last_frame_of_a_connection() {
     let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
     assert!(queue.captures());
     let (ask, answer) = (segment(false, 500, b"ask"), segment(true, 900, b"answer"));
-    turn(&mut queue, &[ask.clone()], &[answer.clone(), answer.clone()]);
+    turn(&mut queue, std::slice::from_ref(&ask), &[answer.clone(), answer.clone()]);
     queue.note_end(&key(), CloseReason::PeerReset);
     turn(&mut queue, &[vec![0; 60]], &[]);
     drop(queue);

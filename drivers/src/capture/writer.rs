@@ -126,7 +126,9 @@ impl Drop for Capture {
         if matches!(ended, Err(std::sync::mpsc::RecvTimeoutError::Timeout)) {
             tracing::warn!("wanted to finish the capture, but {path} takes nothing more: its end is missing");
         }
-        tracing::info!("captured {written} frames into {path}; {missed} are missing because it was slower than the link");
+        tracing::info!(
+            "captured {written} frames into {path}; {missed} are missing because it was slower than the link"
+        );
     }
 }
 

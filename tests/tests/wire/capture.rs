@@ -73,4 +73,3 @@ fn stop(scene: &mut Scene) -> Result<()> {
     ensure!(status.code() == Some(0), "exit code {:?}: {}", status.code(), scene.server.log());
     Ok(())
 }
-

@@ -174,7 +174,9 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for rung in Rung::ALL {
         let groups = [http::CASES, load::CASES, generator::CASES, echo::CASES, link::CASES, path::CASES];
-        for case in groups.into_iter().chain([life::CASES, rest::CASES, capture::CASES]).flatten().filter(|c| (c.on)(rung)) {
+        for case in
+            groups.into_iter().chain([life::CASES, rest::CASES, capture::CASES]).flatten().filter(|c| (c.on)(rung))
+        {
             let name = format!("{rung}::{}", case.name);
             let refused = refused.clone();
             trials.push(Trial::ignorable_test(name.clone(), move || {
