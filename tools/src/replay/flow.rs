@@ -116,7 +116,7 @@ impl Flow {
             // One-sided traces: the other's first number is known from what acknowledges it.
             let isn = *other.isn.get_or_insert(segment.ack.wrapping_sub(1));
             let position = other.position(isn, segment.ack);
-            half.acknowledge(position);
+            half.acknowledge(position, other.end);
             self.confirmed |= segment.from_client && !segment.flags.syn() && position >= 1;
         }
         self.segments.push(segment);

@@ -4,7 +4,10 @@ use super::segment::Segment;
 use crate::sim::witness::Ranges;
 
 /// A segment further than this ahead of everything before it is not believed to be of the stream, bytes.
-const JUMP_MAX: i64 = 16 << 20;
+pub(super) const JUMP_MAX: i64 = 16 << 20;
+
+/// An acknowledgement so far behind the other side's last known text is not believed, bytes.
+pub(super) const AHEAD_MAX: i64 = 1 << 20;
 
 /// What one side has sent. Positions count from its SYN, which is at 0: the first byte is at 1.
 #[derive(Clone, Debug, Default)]
@@ -103,9 +106,12 @@ impl Half {
         self.end + i64::from(seq.wrapping_sub(end) as i32)
     }
 
-    /// Takes in that this side has acknowledged the other's stream up to `position`.
-    pub(super) fn acknowledge(&mut self, position: i64) {
-        self.acked = self.acked.max(position);
+    /// Takes in that this side has acknowledged the other's stream, which ended at `end`, up to `position`. What was never
+    /// sent, or is far from what the trace has, does not count.
+    pub(super) fn acknowledge(&mut self, position: i64, end: i64) {
+        if position <= end + AHEAD_MAX {
+            self.acked = self.acked.max(position);
+        }
     }
 
     /// Bytes of payload that are in the trace, each counted once.
@@ -123,6 +129,16 @@ impl Half {
     /// The first position from `from` on that is not in the trace.
     pub fn end_from(&self, from: i64) -> i64 {
         self.seen.end_from(from.max(0) as u64) as i64
+    }
+
+    /// The first position from `from` on that is in the trace.
+    pub fn start_from(&self, from: i64) -> Option<i64> {
+        self.seen.start_from(from.max(0) as u64).map(|at| at as i64)
+    }
+
+    /// Bytes of text in front of `position`, which may be behind a FIN.
+    pub fn text_before(&self, position: i64) -> u64 {
+        (position.min(self.fin_at.unwrap_or(i64::MAX)) - 1).max(0) as u64
     }
 
     /// Most checksums are wrong: a device was to complete them after they were recorded.

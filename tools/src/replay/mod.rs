@@ -1,16 +1,26 @@
 //! `khamsin-replay`: the clients of a recorded trace against khamsin's stack.
 //!
 //! A [`trace::Trace`] holds the TCP flows of a pcap or pcapng file. A trace may come from anybody: what it says is believed
-//! no further than it is bounded.
+//! no further than it is bounded. A [`plan::Plan`] says when the client of a flow sends what, and what the server answers;
+//! [`world::replay`] makes it happen against the stack, and [`judge`] says where the outcome differs from the recorded one.
 
 pub mod cli;
+pub mod client;
+pub mod encode;
 pub mod flow;
 pub mod half;
+pub mod judge;
 mod link;
 pub mod list;
+pub mod mapping;
+pub mod pcapng;
+pub mod plan;
 pub mod reader;
+pub mod report;
 pub mod segment;
+pub mod server;
 pub mod trace;
+pub mod world;
 
 use clap::Parser;
 use std::process::ExitCode;

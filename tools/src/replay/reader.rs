@@ -79,7 +79,11 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Reader, OpenError> {
         let name = || path.display().to_string();
-        let refused = |error: pcap::Error| OpenError::Refused { path: name(), reason: words(&error) };
+        let refused = |error: pcap::Error| {
+            let (path, reason) = (name(), words(&error));
+            let reason = reason.strip_prefix(&format!("{path}: ")).map(str::to_owned).unwrap_or(reason);
+            OpenError::Refused { path, reason }
+        };
         let capture = Capture::from_file_with_precision(path, Precision::Nano).map_err(refused)?;
         let kind = capture.get_datalink();
         let Some(link) = link::of(kind.0) else {

@@ -32,6 +32,12 @@ impl Ranges {
         }
     }
 
+    /// The first position from `from` on that has been seen.
+    pub(crate) fn start_from(&self, from: u64) -> Option<u64> {
+        let range = self.0.get(self.0.partition_point(|range| range.1 <= from))?;
+        Some(range.0.max(from))
+    }
+
     /// How many positions there are.
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|(from, to)| to - from).sum()
@@ -64,6 +70,11 @@ mod tests {
                 (from..to.min(64)).for_each(|at| plain[at as usize] = true);
                 let end = |from: u64| (from..64).find(|&at| !plain[at as usize]).unwrap_or(64);
                 assert!((0..64).all(|at| ranges.end_from(at) == end(at)));
+                let start = |from: u64| (from..64).find(|&at| plain[at as usize]);
+                assert!((0..64).all(|at| ranges.start_from(at) == start(at)));
+                assert_eq!(ranges.count(), plain.iter().filter(|seen| **seen).count() as u64);
+                let starts = (0..64).filter(|&at| plain[at] && (at == 0 || !plain[at - 1]));
+                assert_eq!(ranges.pieces(), starts.count());
                 assert!(ranges.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
             }
             assert!(ranges.cover(3, 3) && ranges.cover(0, 1) == plain[0]);
