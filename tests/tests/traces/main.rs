@@ -1,0 +1,173 @@
+//! Traces, read and replayed: ours of `tests/traces`, and recorded ones beside the checkout.
+//!
+//! What they come to stands in snapshots; `KHAMSIN_BLESS=1 cargo test -p khamsin-tests --test traces` writes them, and the
+//! traces, anew.
+
+mod file;
+mod make;
+mod talk;
+
+use khamsin_tools::replay::list::list;
+use khamsin_tools::replay::pcapng::Writer;
+use khamsin_tools::replay::reader::Bounds;
+use khamsin_tools::replay::report::report;
+use khamsin_tools::replay::server::Against;
+use khamsin_tools::replay::trace::Trace;
+use khamsin_tools::replay::world::{Order, Plans, replay};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("traces")
+}
+
+/// Compares `bytes` with a committed file, or commits them.
+fn same(name: &str, bytes: &[u8]) -> Result<(), String> {
+    let path = folder().join(name);
+    if std::env::var_os("KHAMSIN_BLESS").is_some() {
+        return fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()));
+    }
+    match fs::read(&path) {
+        Ok(kept) if kept == bytes => Ok(()),
+        Ok(kept) => Err(first_difference(name, &kept, bytes)),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+fn first_difference(name: &str, kept: &[u8], got: &[u8]) -> String {
+    let (kept, got) = (String::from_utf8_lossy(kept), String::from_utf8_lossy(got));
+    let pair = kept.lines().zip(got.lines()).enumerate().find(|(_, (kept, got))| kept != got);
+    match pair {
+        Some((line, (kept, got))) => format!(
+            "{name}, line {}:\n  kept: {kept}\n  now:  {got}\nif that is as it should be: KHAMSIN_BLESS=1 cargo test -p khamsin-tests --test traces",
+            line + 1
+        ),
+        None => format!("{name}: {} lines are kept, {} are there now", kept.lines().count(), got.lines().count()),
+    }
+}
+
+/// Everything that the tool says of a trace.
+fn account(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = format!("== {name}\n");
+    let trace = match Trace::read(path, &Bounds::default()) {
+        Ok(trace) => trace,
+        Err(error) => {
+            let shown = error.to_string().replace(&path.display().to_string(), &name);
+            return format!("{text}{shown}\n\n");
+        }
+    };
+    for trouble in trace.troubles() {
+        let _ = writeln!(text, "{trouble}");
+    }
+    let _ = writeln!(text, "{}", list(&trace));
+    let plans = Plans::new(&trace.flows);
+    let table = |fast| {
+        let outcome =
+            replay(&trace.flows, &plans, &Order { fast, ..Order::default() }).expect("the stack comes to rest");
+        let (table, _) = report(&outcome, Against::Scripted);
+        // The last line counts every frame: no change that a user sees.
+        table.rsplit_once('\n').map_or(String::new(), |(table, _)| table.to_owned())
+    };
+    let (recorded, fast) = (table(false), table(true));
+    let _ = writeln!(text, "{recorded}");
+    if fast != recorded {
+        let _ = writeln!(text, "with --fast:\n{fast}");
+    }
+    text + "\n"
+}
+
+#[test]
+fn our_traces_are_what_we_make_and_come_to_what_is_kept() {
+    let mut wrong = Vec::new();
+    let mut text = String::new();
+    for (name, bytes) in make::all() {
+        wrong.extend(same(name, &bytes).err());
+        text += &account(&folder().join(name));
+    }
+    wrong.extend(same("made.snapshot", text.as_bytes()).err());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn recorded_sessions_come_to_what_is_kept() {
+    let folder = std::env::var_os("KHAMSIN_TRACES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/traces"), PathBuf::from);
+    let Ok(entries) = fs::read_dir(&folder) else {
+        println!("SKIPPED: no recorded sessions at {} (set KHAMSIN_TRACES)", folder.display());
+        return;
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ext| ext == "pcap" || ext == "pcapng"));
+    paths.sort();
+    let text: String = paths.iter().map(|path| account(path)).collect();
+    same("recorded.snapshot", text.as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+/// What the stack says to many clients at once is written, read, and said again: the same bytes.
+#[test]
+fn a_conversation_under_load_replays_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = make::all().into_iter().find(|(name, _)| *name == "link-ethernet.pcap").unwrap();
+    let first = folder.path().join(made.0);
+    fs::write(&first, made.1).unwrap();
+    let trace = Trace::read(&first, &Bounds::default()).unwrap();
+    let plans = Plans::new(&trace.flows);
+    let order = Order { against: Against::Http, copies: 60, rounds: 2, record: true, ..Order::default() };
+    let outcome = replay(&trace.flows, &plans, &order).unwrap();
+    assert_eq!(outcome.counters.accepted, 240);
+
+    let second = folder.path().join("again.pcapng");
+    let mut writer = Writer::new(fs::File::create(&second).unwrap(), "test", "a comment").unwrap();
+    for shot in &outcome.shots {
+        writer.packet(shot.at_ns, shot.from_stack, &shot.bytes, Some("one more")).unwrap();
+    }
+    writer.finish().unwrap();
+    let again = Trace::read(&second, &Bounds::default()).unwrap();
+    assert_eq!((again.flows.len(), again.troubles()), (240, vec![]));
+    let said: u64 = again.flows.iter().map(|flow| flow.down.bytes()).sum();
+    assert_eq!(said, outcome.counters.tx_payload_bytes);
+    let plans = Plans::new(&again.flows);
+    for fast in [false, true] {
+        let outcome = replay(&again.flows, &plans, &Order { fast, ..Order::default() }).unwrap();
+        let (table, same) = report(&outcome, Against::Scripted);
+        assert!(same, "{table}");
+        assert_eq!(outcome.counters.tx_payload_bytes, said);
+    }
+}
+
+/// A file that ends anywhere is read as far as it goes, and says so; it never harms.
+#[test]
+fn a_file_that_ends_anywhere_is_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut");
+    for name in ["link-ethernet.pcapng", "trouble-loss.pcap"] {
+        let whole = make::all().into_iter().find(|(known, _)| *known == name).unwrap().1;
+        let mut complete = 0;
+        for len in (0..whole.len()).step_by(29) {
+            fs::write(&path, &whole[..len]).unwrap();
+            let Ok(trace) = Trace::read(&path, &Bounds::default()) else { continue };
+            complete += usize::from(trace.damage.is_none());
+            list(&trace);
+            Plans::new(&trace.flows);
+        }
+        assert!(complete < whole.len() / 29 / 10, "{name}: most cuts are noticed, {complete} were not");
+    }
+}
+
+/// What is more than the bounds allow is left out, and that is said.
+#[test]
+fn bounds_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("link-ethernet.pcap");
+    let made = make::all().into_iter().find(|(name, _)| *name == "link-ethernet.pcap").unwrap();
+    fs::write(&path, made.1).unwrap();
+    let bounds = Bounds { packets: 5, ..Bounds::default() };
+    let trace = Trace::read(&path, &bounds).unwrap();
+    assert_eq!(trace.packets, 5);
+    assert!(trace.damage.unwrap().contains("first 5 packets"));
+    let trace = Trace::read(&path, &Bounds { flows: 1, ..Bounds::default() }).unwrap();
+    assert_eq!(trace.flows.len(), 1);
+    assert!(trace.left_out > 5 && trace.troubles()[0].contains("further flows"));
+}
