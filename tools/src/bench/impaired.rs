@@ -6,6 +6,7 @@
 
 mod cell;
 mod client;
+mod kernel;
 mod lane;
 mod table;
 

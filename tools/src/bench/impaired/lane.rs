@@ -2,6 +2,7 @@
 
 use super::cell::{Cell, Work};
 use super::client;
+use super::kernel;
 use anyhow::{Context, Result, anyhow, bail};
 use khamsin_drivers::link;
 use khamsin_drivers::sim::{Path, PathConfig, PathStats, Side};
@@ -42,6 +43,8 @@ pub(crate) struct Sample {
     pub(crate) passage: Passage,
     /// What became of the frames of the server and of the client; of a cell of flows, of the last one.
     pub(crate) path: [PathStats; 2],
+    /// What the client's kernel counted meanwhile, and the server's, whose counts are khamsin's only where that uses sockets.
+    pub(crate) kernels: [kernel::Counts; 2],
     /// Runs thrown away before this one, because the machine disturbed them.
     pub(crate) repeated: u32,
     /// Why this one is doubtful too, if it is.
@@ -109,6 +112,7 @@ impl Lane {
         let (http, sink) = (self.address(80)?, self.address(9)?);
         let flows = if let Work::Flow { flows, .. } = cell.work { flows } else { 1 };
         let (mut sum, mut objection, mut last) = (0.0, None, None);
+        let before = self.counted()?;
         for flow in 0..flows {
             self.forget()?;
             let dropped = self.dropped()?;
@@ -133,7 +137,15 @@ impl Lane {
             last = Some((passage, [path.stats(Side::Left), path.stats(Side::Right)]));
         }
         let Some((passage, path)) = last else { bail!("a cell without flows") };
-        Ok(Sample { figure: sum / flows as f64, passage, path, repeated: 0, objection })
+        let [client, server] = self.counted()?;
+        let kernels = [client.since(&before[0]), server.since(&before[1])];
+        Ok(Sample { figure: sum / flows as f64, passage, path, kernels, repeated: 0, objection })
+    }
+
+    /// What both kernels have counted so far, the client's first.
+    fn counted(&self) -> Result<[kernel::Counts; 2]> {
+        let read = || kernel::Counts::read();
+        Ok([self.bed.client().enter(read)??, self.bed.server.enter(read)??])
     }
 
     /// Has the client do `work` from a fresh port while the middlebox carries that connection over `path`.

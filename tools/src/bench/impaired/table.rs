@@ -114,6 +114,7 @@ impl Row {
 fn sample(s: &Sample) -> Value {
     let path = |p: &PathStats| json!({"offered": p.offered, "delivered": p.delivered, "lost": p.lost, "queue_full": p.queue_full, "delayed": p.delayed});
     json!({"figure": s.figure, "from_server": path(&s.path[0]), "from_client": path(&s.path[1]), "repeated": s.repeated,
+           "client_kernel": s.kernels[0].json(), "server_kernel": s.kernels[1].json(),
            "objection": s.objection, "late_mean_us": s.passage.late_mean_us(), "late_max_us": s.passage.late_max_us,
            "stall_max_us": s.passage.stall_max_us})
 }
@@ -128,6 +129,7 @@ mod tests {
             figure,
             passage: Default::default(),
             path: Default::default(),
+            kernels: Default::default(),
             repeated: 1,
             objection: (figure == 9.0).then(|| "late".to_owned()),
         };
