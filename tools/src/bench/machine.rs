@@ -60,6 +60,16 @@ pub(crate) fn go_first() -> Result<()> {
     schedule(&["-a", "-f", "-p", "1", &std::process::id().to_string()])
 }
 
+/// Has the calling thread run before programs of real-time priority `others`, whom it is to watch. It must not wait for the
+/// kernel's locks then (no paths looked up, no processes reaped): whoever holds one may never get a core again.
+///
+/// # Errors
+/// As [`go_first`].
+pub(crate) fn go_before(others: u32) -> Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    schedule(&["-r", "-p", &(others + 1).to_string(), &thread])
+}
+
 /// Takes that back for the calling thread: it runs where the others leave a core.
 ///
 /// # Errors

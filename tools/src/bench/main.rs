@@ -11,6 +11,7 @@ mod machine;
 mod paced;
 mod report;
 mod restart;
+mod servers;
 mod slow;
 mod throughput;
 
@@ -90,6 +91,21 @@ enum Inner {
     Flood(flood::FloodOptions),
     /// Other clients beside thousands of connections that send or read a byte now and then
     Slow(slow::SlowOptions),
+    /// khamsin on AF_XDP, TAP and epoll beside nginx and libevent, with the same client in one run
+    Servers(servers::ServersOptions),
+    /// Draws the plots of a file that `servers --json` wrote
+    Plot {
+        /// The file
+        file: PathBuf,
+        /// Folder for the plots; it is made if need be
+        folder: PathBuf,
+    },
+    /// (khamsin-load, as `servers` starts it)
+    #[command(hide = true, disable_help_flag = true)]
+    Load {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// (what the case `held` starts in the client's namespace)
     #[command(hide = true)]
     Hold { address: std::net::SocketAddr, connections: u32, number: u32 },
@@ -97,8 +113,11 @@ enum Inner {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    if let Some(Inner::Hold { address, connections, number }) = cli.inner {
-        return held::hold(address, connections, number);
+    match cli.inner {
+        Some(Inner::Hold { address, connections, number }) => return held::hold(address, connections, number),
+        Some(Inner::Load { words }) => return servers::load(&words),
+        Some(Inner::Plot { file, folder }) => return servers::plot_file(&file, &folder),
+        _ => {}
     }
     if let Some(reason) = bed::refusal() {
         bail!("the benchmark needs network namespaces of its own: {reason}");
@@ -108,7 +127,8 @@ fn main() -> Result<()> {
         Some(Inner::Impaired(options)) => return impaired::measure(&options),
         Some(Inner::Flood(options)) => return flood::measure(&options),
         Some(Inner::Slow(options)) => return slow::measure(&options),
-        Some(Inner::Hold { .. }) | None => {}
+        Some(Inner::Servers(options)) => return servers::measure(&options),
+        Some(Inner::Hold { .. } | Inner::Load { .. } | Inner::Plot { .. }) | None => {}
     }
     let options = cli.options;
     let cases = if options.cases.is_empty() { Case::value_variants().to_vec() } else { options.cases.clone() };

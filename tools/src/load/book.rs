@@ -173,6 +173,7 @@ impl Book {
                 (self.from_us, self.issued) = (self.us(now), self.under_way as u64);
                 let until = now + self.plan.duration;
                 self.until_us = self.us(until);
+                self.tally.from_us = now.micros();
                 self.cpu_from = cpu::spent_by_thread();
                 self.enter(Stage::Measure, until);
             }

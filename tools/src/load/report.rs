@@ -126,6 +126,7 @@ pub fn json(job: &Job, outcome: &Outcome) -> Value {
         "connections": plan.connections,
         "pipeline": plan.pipeline,
         "new_connections": plan.fresh,
+        "from_us": tally.from_us,
         "seconds": tally.measured.as_secs_f64(),
         "requests": tally.answered,
         "requests_per_s": tally.per_second,

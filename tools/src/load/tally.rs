@@ -64,6 +64,8 @@ pub struct Tally {
     pub per_second: f64,
     /// Bytes of answers a second.
     pub bytes_per_second: f64,
+    /// When the measurement began, microseconds since the machine started; of several threads the first, 0: it never did.
+    pub from_us: u64,
     /// Time measured; of several threads the longest.
     pub measured: Duration,
     /// CPU time that the threads of this program spent while they measured.
@@ -106,6 +108,7 @@ impl Tally {
             bytes: 0,
             per_second: 0.0,
             bytes_per_second: 0.0,
+            from_us: 0,
             measured: Duration::ZERO,
             cpu: Duration::ZERO,
             unsent: 0,
@@ -158,6 +161,7 @@ impl Tally {
         self.bytes += other.bytes;
         self.per_second += other.per_second;
         self.bytes_per_second += other.bytes_per_second;
+        self.from_us = if self.from_us == 0 { other.from_us } else { self.from_us.min(other.from_us) };
         self.measured = self.measured.max(other.measured);
         self.cpu += other.cpu;
         self.unsent += other.unsent;
