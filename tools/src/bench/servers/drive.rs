@@ -183,7 +183,7 @@ fn read_wrk(text: &str) -> Result<(Figures, Vec<String>)> {
         // The one number in front of `xx` is no count.
         numbers.filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() - if line.contains("2xx") { 5.0 } else { 0.0 }
     };
-    figures.insert("errors".to_owned(), said.iter().map(digits).sum());
+    figures.insert("errors".to_owned(), said.iter().map(digits).sum::<f64>().max(0.0));
     Ok((figures, said))
 }
 
