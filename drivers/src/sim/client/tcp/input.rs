@@ -76,12 +76,14 @@ impl Client {
     fn take_synchronized(&mut self, now: Instant, segment: &Segment<'_>) {
         let seq = position(segment.seq, self.irs, self.expected);
         self.compare_with_the_past(seq, segment.payload);
-        if !self.take_stamps(seq, segment) {
+        if self.is_old(segment) {
+            self.ack_due = true;
             return;
         }
         if !self.acceptable(seq, segment) {
             return self.take_unacceptable(seq, segment);
         }
+        self.take_stamp(seq, segment);
         if segment.flags & RST != 0 && self.phase == Phase::TimeWait {
             // RFC 1337: it ends nothing that has ended.
             return;
@@ -115,28 +117,33 @@ impl Client {
         }
     }
 
-    /// RFC 7323 5.3. False: an old duplicate, answered.
-    fn take_stamps(&mut self, seq: i64, segment: &Segment<'_>) -> bool {
+    /// RFC 7323 5.3 R1: an old duplicate.
+    fn is_old(&mut self, segment: &Segment<'_>) -> bool {
         if !self.stamps || segment.flags & RST != 0 {
-            return true;
+            return false;
         }
         let Some((value, echo)) = segment.timestamps else {
             // RFC 7323 3.2: once agreed, every segment carries them.
             self.violation("a segment without the timestamps that were agreed".to_owned());
-            return true;
+            return false;
         };
         let known = echo.wrapping_sub(self.first_stamp) <= self.clock_ms.wrapping_sub(self.first_stamp);
         if !known && segment.flags & ACK != 0 {
             self.violation(format!("echoed the timestamp {echo}, which was never sent"));
         }
-        if (value.wrapping_sub(self.recent) as i32) < 0 {
-            self.ack_due = true;
-            return false;
-        }
-        if seq <= self.acked_last as i64 {
+        (value.wrapping_sub(self.recent) as i32) < 0
+    }
+
+    /// RFC 7323 5.3 R3, of a segment that is acceptable (R2): another SYN|ACK, with a timestamp that means something else, is
+    /// not.
+    fn take_stamp(&mut self, seq: i64, segment: &Segment<'_>) {
+        if self.stamps
+            && segment.flags & RST == 0
+            && seq <= self.acked_last as i64
+            && let Some((value, _)) = segment.timestamps
+        {
             self.recent = value;
         }
-        true
     }
 
     /// Lets the acknowledgement of text in order wait for a second segment (RFC 9293 3.8.6.3).
