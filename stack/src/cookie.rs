@@ -2,14 +2,22 @@
 //!
 //! They are made only while the SYN table is full, so that a flood of SYNs from forged addresses costs honest peers their
 //! window scale and SACK, but not their connection. One lives for one to two [periods](PERIOD_US), and is looked for only
-//! as long as one may be alive: else every segment to nobody would be a guess at one.
+//! as long as one may be alive: else every segment to nobody would be a guess at one. One that has made a connection makes
+//! no other.
+
+mod spent;
 
 use crate::isn::IsnSource;
 use crate::limits::MIN_MSS;
 use crate::{FlowKey, Instant};
+use spent::Spent;
 
 /// How long the same key input is used, microseconds; Linux: 64 s. Longer than a SYN|ACK and its ACK ever travel.
 const PERIOD_US: u64 = 64_000_000;
+/// No cookie is good for longer, microseconds.
+const LIFE_US: u64 = 2 * PERIOD_US;
+/// What turns a cookie that lies below the numbers of an old connection of its flow into one beyond them.
+pub(crate) const OTHER_HALF: u32 = 1 << 31;
 /// Segment sizes that a cookie can name, bytes: the one below what the peer takes is used. Links in use: dial-up, the
 /// minimum of IPv4, of IPv6, tunnels, Ethernet with IPv6 and with IPv4, jumbo frames.
 const SIZES: [u16; 8] = [MIN_MSS, 216, 536, 1220, 1360, 1440, 1460, 8940];
@@ -22,12 +30,18 @@ pub(crate) struct Cookies {
     shard: u64,
     /// The last one that this shard made; `None`: never.
     made_at: Option<Instant>,
+    spent: Spent,
 }
 
 impl Cookies {
-    /// The cookies of shard number `shard`.
-    pub(crate) fn new(source: IsnSource, shard: usize) -> Self {
-        Cookies { source, shard: shard as u64, made_at: None }
+    /// Bytes of the memory for `remembered` cookies.
+    pub(crate) fn bytes_for(remembered: usize) -> usize {
+        Spent::bytes_for(remembered)
+    }
+
+    /// The cookies of shard number `shard`, which remembers so many of those that came back.
+    pub(crate) fn new(source: IsnSource, shard: usize, remembered: usize) -> Self {
+        Cookies { source, shard: shard as u64, made_at: None, spent: Spent::new(remembered) }
     }
 
     /// Our initial sequence number for a SYN with number `irs` from a peer that takes segments of `mss` bytes.
@@ -37,16 +51,28 @@ impl Cookies {
         self.cookie(now.micros() / PERIOD_US, key, irs, size)
     }
 
-    /// The segment size that `iss` names, if it is a cookie for this flow and `irs`, and not too old.
+    /// The segment size that `iss` names, if it is a cookie for this flow and `irs`, neither too old nor
+    /// [spent](Self::spend).
     pub(crate) fn check(&self, now: Instant, key: &FlowKey, irs: u32, iss: u32) -> Option<u16> {
-        if now.micros_since(self.made_at?) > 2 * PERIOD_US {
+        if now.micros_since(self.made_at?) > LIFE_US {
             return None;
         }
         // The lowest bit of the period is in the cookie: it was made in this one, or in the one before.
         let period = now.micros() / PERIOD_US;
         let period = period.checked_sub(u64::from((period as u32 ^ iss) & 1))?;
         let size = iss >> 1 & (SIZES.len() as u32 - 1);
-        (self.cookie(period, key, irs, size) == iss).then(|| SIZES[size as usize])
+        let good = self.cookie(period, key, irs, size) == iss && !self.spent.holds(now, self.hash(key, irs, iss));
+        good.then(|| SIZES[size as usize])
+    }
+
+    /// `iss`, or what [`OTHER_HALF`] made of it, has become a connection: it is good for no other. (A peer that begins anew
+    /// with the same number within the same minute, from the same port, is told to choose another one.)
+    pub(crate) fn spend(&mut self, now: Instant, key: &FlowKey, irs: u32, iss: u32) {
+        self.spent.add(now, self.hash(key, irs, iss));
+    }
+
+    fn hash(&self, key: &FlowKey, irs: u32, iss: u32) -> u64 {
+        self.source.tag(key, [u64::MAX, u64::from(irs) << 32 | u64::from(iss & !OTHER_HALF)])
     }
 
     fn cookie(&self, period: u64, key: &FlowKey, irs: u32, size: u32) -> u32 {
@@ -62,10 +88,10 @@ mod tests {
     #[test]
     fn knows_its_own_and_nobody_elses_for_one_to_two_periods() {
         let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
-        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0);
+        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0, 0);
         for start in [PERIOD_US, 5 * PERIOD_US / 2, 4 * PERIOD_US - 1] {
             let t = Instant::from_micros(start);
-            assert_eq!(Cookies::new(IsnSource::new(&[7; 16]), 0).check(t, &key, 5, 5), None, "none was made");
+            assert_eq!(Cookies::new(IsnSource::new(&[7; 16]), 0, 0).check(t, &key, 5, 5), None, "none was made");
             let iss = cookies.make(t, &key, 77, 1459);
             assert_eq!(cookies.check(t, &key, 77, iss), Some(1440));
             assert_eq!(cookies.check(t.plus_micros(PERIOD_US), &key, 77, iss), Some(1440));
@@ -75,19 +101,25 @@ mod tests {
             assert_eq!(cookies.check(t, &FlowKey { peer_port: 1001, ..key }, 77, iss), None);
             let strangers = (0..100_000).filter(|&n| cookies.check(t, &key, 77, n) == Some(1440)).count();
             assert!(strangers <= 1, "{strangers}");
-            let mut others = Cookies::new(IsnSource::new(&[8; 16]), 0);
+            let mut others = Cookies::new(IsnSource::new(&[8; 16]), 0, 0);
             others.make(t, &key, 77, 1459);
             assert_eq!(others.check(t, &key, 77, iss), None);
-            let mut beside = Cookies::new(IsnSource::new(&[7; 16]), 1);
+            let mut beside = Cookies::new(IsnSource::new(&[7; 16]), 1, 0);
             beside.make(t, &key, 77, 1459);
             assert_eq!(beside.check(t, &key, 77, iss), None, "another shard's");
+            // It makes one connection, in either half of the numbers.
+            let other = FlowKey { peer_port: 1001, ..key };
+            let beside = cookies.make(t, &other, 77, 1459);
+            cookies.spend(t, &key, 77, iss ^ OTHER_HALF);
+            assert_eq!(cookies.check(t, &key, 77, iss), None, "spent");
+            assert_eq!(cookies.check(t, &other, 77, beside), Some(1440));
         }
     }
 
     #[test]
     fn names_a_size_that_the_peer_takes() {
         let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
-        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0);
+        let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0, 0);
         let t = Instant::from_millis(1);
         for mss in MIN_MSS..=u16::MAX {
             let iss = cookies.make(t, &key, 1, mss);

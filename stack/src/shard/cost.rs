@@ -4,6 +4,7 @@
 
 use crate::app::App;
 use crate::connection::Connection;
+use crate::cookie::Cookies;
 use crate::limits::{FRAGMENT_SLOTS, Limits, RX_BUFFER, STORE_BLOCK};
 use crate::parked::{RECORD_V4, RECORD_V6};
 use crate::reassembly::HoldPool;
@@ -56,6 +57,7 @@ pub fn cost<A: App>(limits: &Limits) -> Vec<Part> {
         part("held text, blocks", HoldPool::BYTES_EACH, limits.hold_blocks),
         part("half-open connections", SynTable::BYTES_EACH, limits.syn_backlog),
         part("TIME-WAIT", TimeWaitTable::BYTES_EACH, limits.time_wait),
+        part("cookies that came back", Cookies::bytes_for(limits.time_wait), 1),
         part("counts of sources", sources, 1),
         part("fragments", 1 << 16, FRAGMENT_SLOTS),
     ]

@@ -97,8 +97,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         if let Some(record) = self.record_of_cookie(now, link, segment, bytes, None) {
             let Some(parts) = self.take_parts(now, queue, app, &record.key) else { return };
             self.forget_syn(position);
-            self.world.counters.cookies_accepted += 1;
-            return self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+            return self.adopt_cookie(now, queue, app, &record, parts, link, segment, bytes);
         }
         self.world.counters.gate_ack_range += 1;
         // The SYN came twice, to two shards, and the peer took the other's SYN|ACK: a reset would end that connection.

@@ -5,14 +5,12 @@ use super::time_wait::OldFlow;
 use super::{Flow, Shard};
 use crate::app::App;
 use crate::connection::{Connection, Parts, link_mss};
+use crate::cookie::OTHER_HALF;
 use crate::limits::{SYN_SHARE, SYN_SHARE_MIN, TIMERS_PER_TURN};
 use crate::syn::{SynDue, SynRecord};
 use crate::timestamps::Timestamps;
 use crate::wire::{DropReason, Flags, LinkView, Outgoing, Segment, TcpOptions, tcp_options};
 use crate::{CloseReason, FlowKey, Instant, Queue};
-
-/// What turns a cookie that lies below the numbers of an old connection into one beyond them.
-const OTHER_HALF: u32 = 1 << 31;
 
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// A SYN of a flow that nobody knows.
@@ -128,9 +126,26 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     ) -> bool {
         let Some(record) = self.record_of_cookie(now, link, segment, bytes, None) else { return false };
         let Some(parts) = self.take_parts(now, queue, app, &record.key) else { return true };
-        self.world.counters.cookies_accepted += 1;
-        self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+        self.adopt_cookie(now, queue, app, &record, parts, link, segment, bytes);
         true
+    }
+
+    /// A cookie has come back that is good, and there is room for its connection.
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
+    pub(super) fn adopt_cookie(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        app: &mut A,
+        record: &SynRecord,
+        parts: Parts,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &mut [u8],
+    ) {
+        self.world.counters.cookies_accepted += 1;
+        self.cookies.spend(now, &record.key, record.irs, record.iss);
+        self.adopt(now, queue, app, record, parts, link, segment, bytes);
     }
 
     pub(super) fn send_syn_ack(&mut self, now: Instant, queue: &mut Q, position: u32) {

@@ -64,8 +64,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         {
             let Some(parts) = self.take_parts(now, queue, app, &new.key) else { return };
             self.leave_time_wait(old_flow, &record.key);
-            self.world.counters.cookies_accepted += 1;
-            return self.adopt(now, queue, app, &new, parts, link, segment, bytes);
+            return self.adopt_cookie(now, queue, app, &new, parts, link, segment, bytes);
         }
         self.world.counters.gate_paws += u64::from(old);
         // Acceptable, and nothing in it: an answer would only draw another from a peer in the same state.
