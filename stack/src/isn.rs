@@ -5,22 +5,30 @@ use crate::{FlowKey, Instant};
 use core::hash::Hasher;
 use siphasher::sip::SipHasher24;
 
-/// Hands out initial sequence numbers. All shards of a server share one key, so that a flow that changes its shard between
-/// two lives still sees its numbers grow.
+/// Hands out initial sequence numbers. All shards of a server share one key, and each has a part of the numbers for itself: a
+/// SYN that comes twice, to two shards within microseconds, is answered with numbers far from each other. Else what the peer
+/// acknowledges of the one it took would soon be the number that the other one waits for.
 #[derive(Clone, Debug)]
 pub(crate) struct IsnSource {
     hash: SipHasher24,
+    /// Where this shard's part begins, beside the others'.
+    part: u32,
 }
 
 impl IsnSource {
     /// A source keyed with 16 secret bytes.
     pub(crate) fn new(secret: &[u8; 16]) -> Self {
-        IsnSource { hash: SipHasher24::new_with_key(secret) }
+        IsnSource { hash: SipHasher24::new_with_key(secret), part: 0 }
+    }
+
+    /// The same for shard number `shard` of `shards`.
+    pub(crate) fn of_shard(self, shard: usize, shards: usize) -> Self {
+        IsnSource { part: (((shard as u64) << 32) / shards.max(1) as u64) as u32, ..self }
     }
 
     /// The number for a connection of this flow that begins `now`: M + F(flow, secret), where M ticks every 4 us.
     pub(crate) fn isn(&self, now: Instant, key: &FlowKey) -> u32 {
-        (now.micros() / 4).wrapping_add(self.hash_of(key).finish()) as u32
+        ((now.micros() / 4).wrapping_add(self.hash_of(key).finish()) as u32).wrapping_add(self.part)
     }
 
     /// What is added to the clock of the timestamps sent to this peer (RFC 7323 7.1): the same for all its ports, so that
@@ -60,5 +68,8 @@ mod tests {
         assert_eq!(source.isn(t.plus_micros(400), &a).wrapping_sub(first), 100);
         assert_ne!(source.isn(t, &b), first);
         assert_ne!(IsnSource::new(&[8; 16]).isn(t, &a), first);
+        for (shard, apart) in [(0, 0), (1, 1 << 30), (3, 3 << 30)] {
+            assert_eq!(source.clone().of_shard(shard, 4).isn(t, &a).wrapping_sub(first), apart);
+        }
     }
 }

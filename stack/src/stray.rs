@@ -52,6 +52,11 @@ impl StrayLink {
         self.shard
     }
 
+    /// How many there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards
+    }
+
     /// Whether a frame that `seen_by` shards (this one not counted) did not know has somewhere to go.
     pub(crate) fn leads_on(&self, seen_by: usize) -> bool {
         seen_by + 1 < self.shards

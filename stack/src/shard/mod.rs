@@ -162,7 +162,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         };
         let mut isn_secret = [0u8; 16];
         isn_secret.copy_from_slice(&config.secret[..16]);
-        let isn = IsnSource::new(&isn_secret);
+        let (shard, shards) = config.strays.as_ref().map_or((0, 1), |strays| (strays.shard(), strays.shards()));
+        let isn = IsnSource::new(&isn_secret).of_shard(shard, shards);
         let nobody = FlowKey::v4([0; 4], [0; 4], 0, 0);
         let flows = limits.connections + limits.syn_backlog + limits.time_wait;
         Shard {
@@ -198,7 +199,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 echo_limit_per_s: limits::ECHO_REPLIES_PER_S,
             }),
             listeners: config.listeners,
-            cookies: Cookies::new(IsnSource::new(&isn_secret), config.strays.as_ref().map_or(0, StrayLink::shard)),
+            cookies: Cookies::new(isn.clone(), shard, limits.time_wait),
             isn: isn.clone(),
             strays: config.strays,
             fragments: Fragments::new(isn.tag(&nobody, [1, 0]) as u32),
