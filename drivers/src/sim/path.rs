@@ -3,7 +3,7 @@
 //! A model and nothing else: it is told when a frame is sent and says when and how it arrives, so a simulated wire (it is
 //! a [`Faults`] policy) and a real middlebox between two TAPs impair traffic in the same way. What the dice decide depends
 //! on the seed, the sender and the number of frames which that sender sent before, and on nothing else: two stacks that
-//! are compared meet the same losses at the same places of their traffic.
+//! are compared meet the same losses at the same places of their traffic. Only bursts come by the clock, whoever sends what.
 
 use super::faults::Dice;
 use super::{Fate, Faults, Side, Sighting};
@@ -21,15 +21,28 @@ pub enum QueueLimit {
     Frames(usize),
 }
 
-/// Loss that comes in bursts: Gilbert and Elliott's chain of two states, which takes one step for each frame.
+/// Loss that comes in bursts: two states, as Gilbert and Elliott have it, that last for a time and not for so many frames. So
+/// whoever sends a frame a minute is not caught in one burst for hours, and a patient sender always gets through in the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BurstLoss {
-    /// Steps from the good state into the bad one, of a million taken in the good state.
-    pub enter_per_million: u32,
-    /// Steps back, of a million taken in the bad state; a million divided by it is the mean length of a burst, in frames.
-    pub leave_per_million: u32,
-    /// Frames lost in the bad state, of a million. In the good state none is lost.
+    /// There is one burst in each span of so long, microseconds, at a time of it that the dice choose; not 0.
+    pub every_us: u64,
+    /// The dice give each a length up to this, microseconds; never longer than its span.
+    pub lasts_us: u64,
+    /// Frames lost in a burst, of a million. Between bursts none is lost.
     pub loss_per_million: u32,
+}
+
+impl BurstLoss {
+    /// Whether what `from` sends `now` meets a burst: what happened before does not matter.
+    fn is_on(&self, seed: u64, from: Side, now: Instant) -> bool {
+        let every_us = self.every_us.max(1);
+        let (span, at) = (now.micros() / every_us, now.micros() % every_us);
+        let mut dice = Dice::of(!seed, from, span);
+        let lasts_us = up_to(self.lasts_us.min(every_us), dice.next());
+        let begins = dice.next() % (every_us - lasts_us + 1);
+        (begins..begins + lasts_us).contains(&at)
+    }
 }
 
 /// One direction of a path. The default has no limit, no length and no fault.
@@ -154,7 +167,6 @@ struct Direction {
     departures_ns: VecDeque<u64>,
     /// When the last frame arrives that nothing held up but the queue.
     last_arrival: Instant,
-    in_burst: bool,
     stats: PathStats,
 }
 
@@ -169,7 +181,6 @@ struct Throws {
     jitter: u64,
     reorder_extent: u64,
     duplicate_extent: u64,
-    burst_step: u64,
     burst_loss: u64,
 }
 
@@ -189,7 +200,9 @@ impl Path {
         let direction = &mut self.directions[from as usize];
         let throws = Throws::new(&direction.config, self.seed, from, direction.stats.offered);
         direction.stats.offered += 1;
-        let verdict = direction.judge(now, frame_len, &throws);
+        let burst = direction.config.burst_loss.filter(|burst| burst.is_on(self.seed, from, now));
+        let burst_lost = burst.is_some_and(|burst| throws.burst_loss < u64::from(burst.loss_per_million));
+        let verdict = direction.judge(now, frame_len, &throws, burst_lost);
         direction.stats.count(verdict);
         verdict
     }
@@ -211,14 +224,11 @@ impl Direction {
             idle_at_ns: 0,
             departures_ns: VecDeque::with_capacity(waiting),
             last_arrival: Instant::ZERO,
-            in_burst: false,
             stats: PathStats::default(),
         }
     }
 
-    fn judge(&mut self, now: Instant, frame_len: usize, throws: &Throws) -> Verdict {
-        // The chain takes its step whatever else becomes of the frame, so that its state is a matter of the index.
-        let burst_lost = self.step_burst(throws);
+    fn judge(&mut self, now: Instant, frame_len: usize, throws: &Throws, burst_lost: bool) -> Verdict {
         if self.config.partitions.iter().any(|(start, end)| (*start..*end).contains(&now)) {
             return Verdict::Dropped(PathDrop::Partition);
         }
@@ -242,14 +252,6 @@ impl Direction {
             copy_at,
             flipped_bit: throws.corrupt.then(|| Dice::bit(throws.bit, frame_len)),
         })
-    }
-
-    /// Whether a burst takes this frame.
-    fn step_burst(&mut self, throws: &Throws) -> bool {
-        let Some(burst) = self.config.burst_loss else { return false };
-        let change = if self.in_burst { burst.leave_per_million } else { burst.enter_per_million };
-        self.in_burst ^= throws.burst_step < u64::from(change);
-        self.in_burst && throws.burst_loss < u64::from(burst.loss_per_million)
     }
 
     /// When the bottleneck will have sent the frame, rounded up; `None`: no room to wait for it.
@@ -296,7 +298,6 @@ impl Throws {
             jitter: dice.next(),
             reorder_extent: dice.next(),
             duplicate_extent: dice.next(),
-            burst_step: dice.next() % 1_000_000,
             burst_loss: dice.next() % 1_000_000,
         }
     }

@@ -89,8 +89,7 @@ fn frequencies_are_as_asked_and_every_frame_is_accounted_for() {
 #[test]
 fn one_fault_leaves_the_others_alone() {
     let lossy = PathConfig { loss_per_million: 100_000, ..PathConfig::default() };
-    let burst_loss =
-        Some(BurstLoss { enter_per_million: 5_000, leave_per_million: 200_000, loss_per_million: 900_000 });
+    let burst_loss = Some(BurstLoss { every_us: 500, lasts_us: 50, loss_per_million: 900_000 });
     let all = PathConfig {
         rate_bits_per_s: 100_000_000,
         jitter_us: 300,
@@ -127,16 +126,23 @@ fn fates_depend_on_the_index_and_not_on_time_or_length() {
 
 #[test]
 fn bursts_are_as_long_and_as_frequent_as_asked() {
-    let burst_loss =
-        Some(BurstLoss { enter_per_million: 2_000, leave_per_million: 100_000, loss_per_million: 1_000_000 });
-    let lost: Vec<bool> = verdicts(5, &PathConfig { burst_loss, ..PathConfig::default() }, 1_000_000, 1)
-        .iter()
-        .map(|v| *v == Verdict::Dropped(PathDrop::BurstLoss))
-        .collect();
-    let bursts = lost.windows(2).filter(|pair| !pair[0] && pair[1]).count();
-    let length = lost.iter().filter(|lost| **lost).count() as f64 / bursts as f64;
-    assert!((1_800..2_120).contains(&bursts), "{bursts} bursts");
-    assert!((9.3..10.7).contains(&length), "{length} frames each");
+    let burst_loss = Some(BurstLoss { every_us: 1_000, lasts_us: 200, loss_per_million: 1_000_000 });
+    let config = PathConfig { burst_loss, ..PathConfig::default() };
+    let lost = |gap_us| -> Vec<bool> {
+        let verdicts = verdicts(5, &config, 1_000_000 / gap_us, gap_us);
+        verdicts.iter().map(|v| *v == Verdict::Dropped(PathDrop::BurstLoss)).collect()
+    };
+    let each = lost(1);
+    let bursts: Vec<usize> = each.chunk_by(|a, b| a == b).filter(|run| run[0]).map(<[bool]>::len).collect();
+    // Two that meet look like one.
+    assert!((990..=1_000).contains(&bursts.len()), "{} bursts", bursts.len());
+    let mean = bursts.iter().sum::<usize>() as f64 / bursts.len() as f64;
+    assert!((96.0..106.0).contains(&mean), "{mean} us each");
+    assert!(bursts.iter().all(|&len| len <= 400));
+    // They come by the clock, whoever sends how much.
+    let seldom = lost(37);
+    assert!(seldom.iter().enumerate().all(|(i, lost)| *lost == each[37 * i]));
+    assert!(seldom.contains(&true) && seldom.contains(&false));
 }
 
 #[test]

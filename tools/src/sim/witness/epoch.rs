@@ -174,10 +174,7 @@ impl Epoch {
         honest: bool,
         blurred: bool,
     ) -> Result<(), String> {
-        // A reset ended it, or the peer has our FIN, and a cookie that is still good may bring it to life again, from its start.
-        if !honest && self.fin_at.is_some_and(|at| self.una > at) && segment.ack == self.irs.wrapping_add(1) {
-            self.over = true;
-        }
+        // What a reset has ended may be answered as a connection of the past, or in TIME-WAIT.
         if self.over && !honest {
             return Ok(());
         }
