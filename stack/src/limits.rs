@@ -8,6 +8,9 @@ pub struct Limits {
     /// Live connections: each holds one receive buffer of [`RX_BUFFER`] bytes (touched only as far as it is used). What there
     /// is beyond must be parked; at most [`connections`](Self::connections) are used.
     pub live: usize,
+    /// Live connections from which on one that is silent makes room for one that comes: buffers are used again before new ones
+    /// are touched.
+    pub warm: usize,
     /// Silence after which a connection is parked, microseconds, if its application lets it; sooner when others need its
     /// buffers. `None`: none ever is, and all connections may be live.
     pub park_after_us: Option<u64>,
@@ -50,6 +53,7 @@ impl Limits {
         Limits {
             connections,
             live,
+            warm: WARM_DEFAULT.min(live),
             park_after_us,
             syn_backlog: (connections / 2).clamp(256, 65_536),
             time_wait: connections.clamp(1024, 262_144),
@@ -76,6 +80,13 @@ pub const MAX_CONNECTIONS: usize = 1 << 24;
 /// Connections that are live at a time where nothing else is asked for: with 64 KiB of receive buffer each, 1 GiB of
 /// addresses, of which only what is used becomes memory.
 pub const LIVE_DEFAULT: usize = 16_384;
+/// Live connections whose memory stays in use at rest where nothing else is asked for: some 4 MiB.
+pub const WARM_DEFAULT: usize = 2048;
+/// Silence after which a connection makes room while more than those are live, microseconds: some round trips, so that
+/// whoever is in conversation stays.
+pub const PARK_EARLY_US: u64 = 30_000;
+/// Live connections looked at then, for each that comes: enough to become fewer again.
+pub const EARLY_LOOKS: usize = 8;
 /// Silence after which a connection is parked, microseconds. Whoever comes back sooner should not pay for it.
 pub const PARK_AFTER_US: u64 = 1_000_000;
 /// Live connections looked at for one to park when a unit is wanted and none is free.

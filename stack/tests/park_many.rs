@@ -38,6 +38,31 @@ fn who_is_live_makes_room_for_who_comes() {
 }
 
 #[test]
+fn who_is_silent_makes_room_before_more_memory_is_touched() {
+    let mut w = world(Limits { connections: 64, live: 16, warm: 4, ..parks() });
+    w.establish();
+    for _ in 1..8 {
+        w.establish_more();
+    }
+    // All of them have just spoken.
+    assert_eq!((w.shard.live(), w.shard.parked()), (8, 0));
+    w.pass(60);
+    for _ in 0..4 {
+        w.establish_more();
+    }
+    assert_eq!((w.shard.live(), w.shard.parked()), (12, 8));
+    // Those that wake make each other room too, and the conversation goes on.
+    for n in 0..12 {
+        w.pass(60);
+        w.turn_to(40_000 + n);
+        w.send(data(1, 1, b"hello"));
+        w.expect_data(1, 6, b"hello");
+        w.send(ack(6, 6));
+    }
+    assert_eq!((w.shard.live(), w.shard.parked()), (12, 8));
+}
+
+#[test]
 fn when_everybody_is_busy_a_segment_waits_for_its_repetition() {
     let limits = Limits { connections: 3, live: 1, ..parks() };
     let mut w = world(limits);

@@ -73,7 +73,8 @@ impl Outbox {
     }
 
     pub(super) fn share(&mut self, pool: &mut OutboxPool, content: &Content, range: Range<usize>) -> bool {
-        self.0.get_or_insert_with(|| pool.take()).share(content, range)
+        let store = self.0.get_or_insert_with(|| pool.take());
+        store.share(&mut pool.blocks, content, range)
     }
 
     /// Gives the store and all that is in it back.

@@ -29,6 +29,12 @@ impl<S> Connection<S> {
         self.waiting.quiet_at()
     }
 
+    /// How long nothing acceptable has come, microseconds.
+    #[inline]
+    pub(crate) fn silence_us(&self, now: Instant) -> u64 {
+        now.micros_since(self.waiting.heard_at())
+    }
+
     /// It could not be parked: it is tried again later.
     pub(crate) fn refuse_to_park(&mut self, now: Instant) {
         self.waiting.refuse_to_park(now);

@@ -118,7 +118,7 @@ impl Stream for View<'_> {
         if self.tx.shutdown || self.wishes.abort {
             return false;
         }
-        let sent = self.tx.store.share(content, range);
+        let sent = self.tx.store.share(self.pool, content, range);
         if sent {
             self.wishes.progress = true;
         } else {

@@ -51,7 +51,7 @@ pub fn cost<A: App>(limits: &Limits) -> Vec<Part> {
         part("live connections", live, units),
         part("their timers", Wheel::BYTES_EACH, units),
         part("their sockets", machine::SOCKET, units),
-        part("their lists of unacknowledged pieces", Store::PIECES, units),
+        part("lists of unacknowledged pieces", Store::PIECES, units),
         part("receive buffers", RX_BUFFER, units),
         part("send store, blocks", STORE_BLOCK + 4, limits.store_blocks),
         part("held text, blocks", HoldPool::BYTES_EACH, limits.hold_blocks),

@@ -6,7 +6,8 @@ use super::{Flow, Shard};
 use crate::app::{App, Listener, Patience};
 use crate::connection::Connection;
 use crate::limits::{
-    PARK_LOOKS, PARKED_GROUPS_PER_TURN, RECORDS_PER_TURN, RETRY_WAKE_US, ROUSED_PER_TURN, TIMERS_PER_TURN,
+    EARLY_LOOKS, PARK_EARLY_US, PARK_LOOKS, PARKED_GROUPS_PER_TURN, RECORDS_PER_TURN, RETRY_WAKE_US, ROUSED_PER_TURN,
+    TIMERS_PER_TURN,
 };
 use crate::parked::Resting;
 use crate::timestamps::{Timestamps, is_old_duplicate};
@@ -80,6 +81,15 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     /// Sees that there is a unit for one more live connection: parks another where none is free.
     pub(super) fn make_room(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> bool {
+        let mut looks = if self.limits.park_after_us.is_some() { EARLY_LOOKS } else { 0 };
+        while looks > 0 && self.live.len() >= self.limits.warm {
+            looks -= 1;
+            self.park_hand = self.live.after(self.park_hand);
+            let silent = |c: &Connection<A::Session>| c.silence_us(now) >= PARK_EARLY_US;
+            if self.live.get(self.park_hand).is_some_and(silent) {
+                self.park(now, queue, app, self.park_hand);
+            }
+        }
         let mut looks = PARK_LOOKS;
         while self.live.is_full() && looks > 0 {
             looks -= 1;

@@ -61,13 +61,13 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Bytes of the room for pieces that every store has.
+    /// Bytes of a list of pieces: each store that keeps something has one.
     pub(crate) const PIECES: usize = STORE_PIECES * size_of::<Piece>();
 
-    /// An empty store. This is its only allocation: room for [`STORE_PIECES`] pieces.
+    /// An empty store: without a list, which comes from its pool with the first byte and goes back with the last.
     pub fn new() -> Self {
         Store {
-            pieces: VecDeque::with_capacity(STORE_PIECES),
+            pieces: VecDeque::new(),
             start: 0,
             end: 0,
             open: None,
@@ -141,7 +141,7 @@ impl Store {
         }
         if !self.continues() {
             pool.hold(open.block);
-            self.pieces.push_back(Piece { at: self.end, source: Source::Owned { block: open.block, from: open.used } });
+            self.push(pool, Source::Owned { block: open.block, from: open.used });
         }
         self.open = Some(Open { used: open.used + written as u16, ..open });
         self.end += written as u64;
@@ -151,7 +151,7 @@ impl Store {
 
     /// Appends `content[range]` by reference. False, and nothing appended, when the range is not inside the content or
     /// [`STORE_PIECES`] pieces wait already.
-    pub fn share(&mut self, content: &Content, range: Range<usize>) -> bool {
+    pub fn share(&mut self, pool: &mut BlockPool, content: &Content, range: Range<usize>) -> bool {
         if range.start > range.end || range.end > content.len() {
             return false;
         }
@@ -161,10 +161,18 @@ impl Store {
         if self.pieces.len() >= STORE_PIECES {
             return false;
         }
-        let source = Source::Shared { content: content.clone(), from: range.start };
-        self.pieces.push_back(Piece { at: self.end, source });
+        self.push(pool, Source::Shared { content: content.clone(), from: range.start });
         self.end += range.len() as u64;
         true
+    }
+
+    /// Appends a piece, for which there is room.
+    #[inline]
+    fn push(&mut self, pool: &mut BlockPool, source: Source) {
+        if self.pieces.capacity() == 0 {
+            self.pieces = pool.take_list();
+        }
+        self.pieces.push_back(Piece { at: self.end, source });
     }
 
     /// Copies bytes from stream offset `offset` on to `out`, as many as there are and fit; returns how many. 0 outside of
@@ -222,7 +230,7 @@ impl Store {
         }
         if self.is_empty() {
             self.close(pool);
-            self.pieces.clear();
+            pool.give_list(core::mem::take(&mut self.pieces));
         } else if let Some(open) = &mut self.open
             && pool.uses(open.block) == 1
         {

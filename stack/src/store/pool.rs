@@ -1,11 +1,16 @@
 //! The blocks that owned bytes lie in, shared by the connections of one shard.
 
-use crate::limits::STORE_BLOCK;
+use super::Piece;
+use crate::limits::{STORE_BLOCK, STORE_PIECES};
+use std::collections::VecDeque;
 
 /// A block's number; which store holds it, and how much of it, is the store's knowledge.
 pub(super) type Block = u32;
 
 const NONE: Block = u32::MAX;
+
+/// Lists kept for the stores to come: more are in use only while more connections have something unacknowledged.
+const LISTS_KEPT: usize = 4096;
 
 /// Blocks of [`STORE_BLOCK`] bytes in one allocation. Memory is touched as blocks are first used, and the block given back
 /// last (the warmest in the cache) is the first to be given out.
@@ -20,6 +25,8 @@ pub struct BlockPool {
     /// Blocks below this have been in use at some time.
     pub(super) touched: u32,
     free: usize,
+    /// Empty lists of pieces.
+    lists: Vec<VecDeque<Piece>>,
 }
 
 impl BlockPool {
@@ -32,6 +39,7 @@ impl BlockPool {
             first_free: NONE,
             touched: 0,
             free: blocks,
+            lists: Vec::with_capacity(LISTS_KEPT),
         }
     }
 
@@ -50,6 +58,22 @@ impl BlockPool {
     pub(super) fn grant(&self, held: usize) -> usize {
         let kept = self.links.len() / 2;
         self.free.saturating_sub(kept).max((held == 0 && self.free > 0) as usize)
+    }
+
+    /// An empty list with room for [`STORE_PIECES`] pieces: the one that came back last, or else a new one.
+    #[inline]
+    pub(super) fn take_list(&mut self) -> VecDeque<Piece> {
+        self.lists.pop().unwrap_or_else(|| VecDeque::with_capacity(STORE_PIECES))
+    }
+
+    /// Takes a list back that is empty.
+    #[inline]
+    pub(super) fn give_list(&mut self, mut list: VecDeque<Piece>) {
+        if list.capacity() > 0 && self.lists.len() < LISTS_KEPT {
+            // Back to its front, where it is warm.
+            list.clear();
+            self.lists.push(list);
+        }
     }
 
     /// Takes a block, with one use counted.

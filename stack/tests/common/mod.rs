@@ -176,6 +176,7 @@ pub fn small() -> Limits {
     Limits {
         connections: 16,
         live: 16,
+        warm: 16,
         park_after_us: None,
         syn_backlog: 16,
         time_wait: 8,

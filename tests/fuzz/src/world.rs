@@ -38,7 +38,7 @@ pub fn limits() -> Limits {
 
 /// The same with parking after a tenth of a second, or as soon as the third connection comes: half of them may be live.
 pub fn parking() -> Limits {
-    Limits { live: 3, park_after_us: Some(100_000), ..limits() }
+    Limits { live: 3, warm: 2, park_after_us: Some(100_000), ..limits() }
 }
 
 /// How the shards of the harnesses are set up.

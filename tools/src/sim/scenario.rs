@@ -94,6 +94,7 @@ impl Scenario {
                 connections,
                 live: resting.pick(&[8, connections]),
                 park_after_us: resting.pick(&[None, Some(0), Some(1_000), Some(50_000), Some(1_000_000)]),
+                warm: resting.pick(&[1, 4, connections]),
                 syn_backlog: dice.pick(&[4, 16, 64]),
                 time_wait: dice.pick(&[8, 64]),
                 store_blocks: dice.pick(&[2 * connections, 512]),
