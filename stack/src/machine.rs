@@ -76,9 +76,12 @@ impl Unit {
     }
 }
 
-/// Where units come from: leaked once at start, so that sockets may borrow their buffers for ever without `unsafe`.
+/// Where units come from: leaked, so that sockets may borrow their buffers for ever without `unsafe`.
 pub(crate) struct Arena {
     storage: core::slice::ChunksMut<'static, SocketStorage<'static>>,
+    /// Sockets that are not in `storage` yet. An empty one is not all zeros: memory for all of them would be in use from the
+    /// start.
+    sockets: usize,
     buffers: Vec<core::slice::ChunksExactMut<'static, u8>>,
 }
 
@@ -88,11 +91,11 @@ pub(crate) const SOCKET: usize = size_of::<SocketStorage<'static>>();
 /// Receive buffers in one allocation, 64 MiB: larger than the 32 MiB above which glibc always maps an allocation on its own
 /// (`DEFAULT_MMAP_THRESHOLD_MAX`), so that its pages stay untouched, and unpaid for, until a connection uses them.
 const BUFFERS_IN_CHUNK: usize = 1024;
+/// Sockets in one allocation.
+const SOCKETS_IN_CHUNK: usize = 64;
 
 impl Arena {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let mut storage: Vec<SocketStorage<'static>> = Vec::new();
-        storage.resize_with(limits.units(), || SocketStorage::EMPTY);
         let mut left = limits.units();
         let mut buffers = Vec::new();
         while left > 0 {
@@ -100,12 +103,23 @@ impl Arena {
             buffers.push(vec![0u8; n * RX_BUFFER].leak().chunks_exact_mut(RX_BUFFER));
             left -= n;
         }
-        Arena { storage: storage.leak().chunks_mut(1), buffers }
+        Arena { storage: [].chunks_mut(1), sockets: limits.units(), buffers }
+    }
+
+    fn slot(&mut self) -> Option<&'static mut [SocketStorage<'static>]> {
+        if self.storage.len() == 0 && self.sockets > 0 {
+            let n = self.sockets.min(SOCKETS_IN_CHUNK);
+            let mut more: Vec<SocketStorage<'static>> = Vec::new();
+            more.resize_with(n, || SocketStorage::EMPTY);
+            self.storage = more.leak().chunks_mut(1);
+            self.sockets -= n;
+        }
+        self.storage.next()
     }
 
     /// A unit never used before; `None` when all are out.
     pub(crate) fn unit(&mut self) -> Option<Unit> {
-        let slot = self.storage.next()?;
+        let slot = self.slot()?;
         let buffer = loop {
             match self.buffers.last_mut()?.next() {
                 Some(buffer) => break buffer,
