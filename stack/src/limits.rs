@@ -97,6 +97,9 @@ pub const PARKED_GROUPS_PER_TURN: usize = 4096;
 pub const RECORDS_PER_TURN: usize = 65_536;
 /// How long a parked connection for which something is due waits when every live one is busy, microseconds.
 pub const RETRY_WAKE_US: u64 = 1_000_000;
+/// How long a shard waits for frames of its own to come back when it has something to send and none is free, microseconds; a
+/// frame that arrives ends it.
+pub const RETRY_TX_US: u64 = 200;
 /// How long the next of many to be woken waits then, microseconds.
 pub const RETRY_ROUSE_US: u64 = 10_000;
 /// Parked connections woken in one turn because the server drains.

@@ -4,6 +4,7 @@
 
 mod common;
 use common::*;
+use khamsin_stack::Instant;
 use khamsin_stack::wire::Flags;
 
 /// Bytes of the peer's stream: several times what smoltcp's ring holds.
@@ -85,4 +86,47 @@ fn a_request_is_seen_in_one_piece() {
     }
     let seen = w.events().into_iter().filter(|e| matches!(e, Event::Data(text) if text.len() == 700)).count();
     assert_eq!(seen, 200);
+}
+
+/// A loop that is told to be busy, or is given a deadline that has passed, does not sleep.
+fn rests(w: &mut World) -> Instant {
+    for _ in 0..4 {
+        let turn = w.shard.turn(w.now, &mut w.queue, &mut w.app);
+        let at = turn.deadline.unwrap();
+        if !turn.busy && at > w.now {
+            return at;
+        }
+    }
+    panic!("it never comes to rest");
+}
+
+#[test]
+fn without_a_frame_to_send_with_it_sleeps() {
+    let mut w = World::established();
+    w.queue.tx_frames_left = 0;
+    w.send(data(1, 1, b"hello"));
+    let exhausted = w.counters().tx_exhausted;
+    assert!(exhausted > 0);
+    // As long as it takes, and it keeps trying.
+    for _ in 0..10 {
+        w.now = rests(&mut w);
+    }
+    assert!(w.counters().tx_exhausted >= exhausted + 10);
+    w.silence();
+    w.queue.tx_frames_left = usize::MAX;
+    w.now = rests(&mut w);
+    w.expect_data(1, 6, b"hello");
+}
+
+/// The announcements of a start, of which none can go out.
+#[test]
+fn without_a_frame_announcements_wait() {
+    let mut w = World::with(small(), MemQueue { tx_frames_left: 0, ..MemQueue::default() });
+    for _ in 0..10 {
+        w.now = rests(&mut w);
+    }
+    assert!(w.counters().tx_exhausted >= 10);
+    w.queue.tx_frames_left = usize::MAX;
+    w.now = rests(&mut w);
+    assert!(!w.queue.tx.is_empty(), "they go out as soon as they can");
 }

@@ -220,6 +220,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Takes in a burst, serves what it touched and what is due, sends what is to be sent.
     pub fn turn(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> Turn {
         queue.begin();
+        let exhausted = self.world.counters.tx_exhausted;
         let mut burst = core::mem::take(&mut self.burst);
         let received = queue.rx_burst(&mut burst, BURST);
         self.world.counters.rx_frames += received as u64;
@@ -239,11 +240,16 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         self.send_own(now, queue);
         queue.end();
-        let busy = received > 0 || strays > 0 || !self.pending.is_empty() || rousing;
+        let mut busy = received > 0 || strays > 0 || !self.pending.is_empty() || rousing;
         let mut deadline = self.deadline();
         if self.rousing.is_some() {
             let retry = now.plus_micros(limits::RETRY_ROUSE_US);
             deadline = Some(deadline.map_or(retry, |at| at.min(retry)));
+        }
+        if received + strays == 0 && self.world.counters.tx_exhausted > exhausted {
+            // Whatever is left to do, overdue or not, cannot be done before a frame comes back from the device: a loop that
+            // asked again and again would burn its core on that.
+            (busy, deadline) = (false, Some(now.plus_micros(limits::RETRY_TX_US)));
         }
         Turn { busy, deadline }
     }
@@ -370,7 +376,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Frames of our own accord: announcements, questions for the gateway.
     fn send_own(&mut self, now: Instant, queue: &mut Q) {
         while self.responder.deadline().is_some_and(|at| at <= now) {
-            let Some(mut frame) = queue.alloc_tx() else { return };
+            let Some(mut frame) = queue.alloc_tx() else {
+                self.world.counters.tx_exhausted += 1;
+                return;
+            };
             frame.set_len(frame.capacity());
             match self.responder.poll(now, frame.bytes_mut(), &mut self.world.counters) {
                 Some(len) => {

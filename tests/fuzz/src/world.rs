@@ -117,9 +117,7 @@ impl World {
             seen(self);
             restless += usize::from(self.app.read + self.app.written == moved);
             let overdue = self.turn.deadline.is_some_and(|at| at <= self.now);
-            // Without frames to send with, a shard that has something to send cannot rest.
-            let starved = self.ring.starved.is_some() && self.ring.waiting() == 0;
-            if starved || (!self.turn.busy && !overdue) {
+            if !self.turn.busy && !overdue {
                 return;
             }
             stuck += usize::from(!self.turn.busy);
