@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::limits::{CHALLENGE_GAP_US, FIN_WAIT_2_US};
 use crate::recovery::{Ack, AckOutcome};
 use crate::timestamps::is_old_duplicate;
-use crate::wire::{self, Flags, Segment, TcpOptions};
+use crate::wire::{self, Segment, TcpOptions};
 use crate::{CloseReason, Counters, Instant, Queue};
 use arrayvec::ArrayVec;
 
@@ -230,24 +230,14 @@ impl<S> Connection<S> {
         tx.store.release_to(pool, ack.min(tx.store.end()));
         if tx.fin_sent && !tx.fin_acked && ack > tx.store.end() {
             tx.fin_acked = true;
-            tx.machine_ack = tx.machine_ack.wrapping_add(1);
-            self.tell_machine_fin_acked(env);
+            self.tell_machine_fin_acked(env.world);
+            if !self.rx.finished {
+                self.fin_wait_2_ends = Some(env.now.plus_micros(FIN_WAIT_2_US));
+            }
         }
         if self.wishes.short_of_room.get() && self.has_more_room(&env.world.pool) {
             self.wishes.short_of_room.set(false);
             self.wishes.ready = true;
-        }
-    }
-
-    /// The acknowledgement of our FIN is made up with the exact sequence number smoltcp waits for: the peer's own segment
-    /// may be one that smoltcp would not look at.
-    fn tell_machine_fin_acked<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
-        let mut packet = [0u8; 128];
-        let seq = self.rx.machine_seq();
-        let n = wire::synthetic(&self.key, seq, Some(self.tx.machine_ack), Flags::ACK, u16::MAX, &[], &mut packet);
-        env.world.machine.feed(&mut self.unit, &packet[..n]);
-        if !self.rx.finished {
-            self.fin_wait_2_ends = Some(env.now.plus_micros(FIN_WAIT_2_US));
         }
     }
 

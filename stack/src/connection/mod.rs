@@ -4,6 +4,7 @@
 //! (32 bits, wrapping) on the wire, and stream offsets (64 bits, from 0 at the first payload byte, the FIN counted) inside.
 
 mod acks;
+mod behind;
 mod close;
 mod ecn;
 mod gate;
@@ -18,7 +19,7 @@ mod window;
 
 use crate::app::{App, Patience};
 use crate::limits::{RX_SHIFT, STORE_MAX, STORE_RETRY_US};
-use crate::machine::{Machine, Refused, Unit};
+use crate::machine::{Machine, Unit};
 use crate::pmtu::PmtuCache;
 use crate::reassembly::HoldPool;
 use crate::recovery::{Algorithm, Sender, Setup};
@@ -80,8 +81,9 @@ struct Transmit {
     sender: Sender,
     /// Sequence number of stream offset 0.
     base: u32,
-    /// The acknowledgement number that smoltcp expects: it never sees us send more than a FIN.
-    machine_ack: u32,
+    /// The acknowledgement number that smoltcp expects: it never sees us send more than a FIN. `None`: it has not heard of the
+    /// connection yet, since nothing was left for it to do (`behind`).
+    machine_ack: Option<u32>,
     /// Largest payload of a segment, bytes: what the peer takes and what the link carries.
     mss: u16,
     /// Shift of the windows that the peer sends (RFC 7323).
@@ -165,13 +167,8 @@ impl<S> Connection<S> {
         window: u16,
         patience: &Patience,
         session: S,
-    ) -> Result<Self, (Refused, Parts, S)> {
-        let (mut unit, store) = parts;
-        let handshake = crate::machine::Handshake { key: &syn.key, irs: syn.irs };
-        let machine_ack = match world.machine.open(&mut unit, &handshake) {
-            Ok(next) => next,
-            Err(refused) => return Err((refused, (unit, store), session)),
-        };
+    ) -> Self {
+        let (unit, store) = parts;
         let peer_shift = syn.peer_shift.unwrap_or(0);
         let window = u64::from(window) << peer_shift;
         // What the option takes of each segment (RFC 6691).
@@ -188,7 +185,7 @@ impl<S> Connection<S> {
         } else if let Some(rtt_us) = syn.round_trip_us(now) {
             sender.seed_rtt(now, rtt_us);
         }
-        Ok(Connection {
+        Connection {
             key: syn.key,
             listed: false,
             believed: false,
@@ -197,7 +194,7 @@ impl<S> Connection<S> {
                 store,
                 sender,
                 base,
-                machine_ack,
+                machine_ack: None,
                 mss,
                 peer_shift,
                 wl1: syn.irs.wrapping_add(1),
@@ -220,7 +217,7 @@ impl<S> Connection<S> {
             unread_ends: None,
             waiting: Waiting::new(now, patience, world.park_after_us),
             challenged_at: Instant::ZERO,
-        })
+        }
     }
 
     /// Serves the application and sends what there is to send. Called once in a turn for each connection that something
@@ -336,7 +333,9 @@ impl<S> Connection<S> {
     pub(crate) fn dissolve(mut self, world: &mut World) -> Parts {
         self.tx.store.clear(&mut world.pool);
         self.rx.held.clear(&mut world.hold);
-        self.unit.recycle();
+        if self.tx.machine_ack.is_some() {
+            self.unit.recycle();
+        }
         (self.unit, self.tx.store)
     }
 

@@ -81,7 +81,7 @@ impl<S> Connection<S> {
         self.tx.sender.sent(env.now, nxt, len);
         if len > unsent {
             self.tx.fin_sent = true;
-            self.unit.close();
+            self.tell_machine_of_fin();
         }
         Ok(())
     }

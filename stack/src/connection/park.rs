@@ -12,7 +12,6 @@ use super::{Connection, Parts, Transmit, Wishes, World, link_mss};
 use crate::Instant;
 use crate::app::Patience;
 use crate::limits::{CHALLENGE_GAP_US, RX_SHIFT};
-use crate::machine::{Handshake, Refused};
 use crate::parked::Resting;
 use crate::recovery::{Sender, Setup};
 use crate::timestamps::{self, Timestamps};
@@ -105,13 +104,8 @@ impl<S> Connection<S> {
         offset: u32,
         patience: &Patience,
         session: S,
-    ) -> Result<Self, (Refused, Parts, S)> {
-        let (mut unit, store) = parts;
-        let handshake = Handshake { key: &rest.key, irs: rest.rcv_nxt.wrapping_sub(1) };
-        let machine_ack = match world.machine.open(&mut unit, &handshake) {
-            Ok(next) => next,
-            Err(refused) => return Err((refused, (unit, store), session)),
-        };
+    ) -> Self {
+        let (unit, store) = parts;
         let options = if rest.recent.is_some() { timestamps::OPTION_LEN as u16 } else { 0 };
         let (path, mss) = Path::new(now, world, &rest.key, rest.peer_mss, options);
         let acks = Acks::new(link_mss(&world.caps, &rest.key));
@@ -121,7 +115,7 @@ impl<S> Connection<S> {
         let peer_window = u64::from(rest.window);
         let setup =
             Setup { mss: usize::from(mss), window: peer_window, sack: rest.sack, algorithm: rest.history.algorithm };
-        Ok(Connection {
+        Connection {
             key: rest.key,
             listed: false,
             believed: false,
@@ -130,7 +124,7 @@ impl<S> Connection<S> {
                 store,
                 sender: Sender::resumed(&setup, &rest.history, rest.heard),
                 base: rest.snd_nxt,
-                machine_ack,
+                machine_ack: None,
                 mss,
                 peer_shift: rest.peer_shift.unwrap_or(0),
                 wl1: rest.rcv_nxt,
@@ -152,6 +146,6 @@ impl<S> Connection<S> {
             unread_ends: None,
             waiting: Waiting::new(rest.heard, patience, world.park_after_us),
             challenged_at: Instant::ZERO,
-        })
+        }
     }
 }

@@ -6,7 +6,6 @@
 use super::window::Look;
 use super::{Connection, Env, World};
 use crate::app::App;
-use crate::machine::Reply;
 use crate::reassembly::{Inserted, Refused};
 use crate::wire::{self, Flags, Segment};
 use crate::{Instant, Queue};
@@ -242,11 +241,7 @@ impl<S> Connection<S> {
                 self.feed_held(env, (end - fed).min(room));
                 self.rx.held.release_to(&mut env.world.hold, self.rx.fed);
             } else if self.rx.fin_is_next() {
-                let mut packet = [0u8; 128];
-                let (seq, ack) = (self.rx.machine_seq(), Some(self.tx.machine_ack));
-                let n = wire::synthetic(&self.key, seq, ack, Flags::FIN, u16::MAX, &[], &mut packet);
-                let reply = env.world.machine.feed(&mut self.unit, &packet[..n]);
-                self.after_feed(env, reply);
+                self.feed_fin(env.world);
             }
             if self.rx.fed == fed {
                 debug_assert!(false, "smoltcp takes what is in order and in its window");
@@ -263,19 +258,12 @@ impl<S> Connection<S> {
         self.rx.ring_room()
     }
 
-    /// Has smoltcp say how much it would take.
-    pub(super) fn ask_for_edge<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
-        if let Some(reply) = env.world.machine.ask(&mut self.unit) {
-            self.rx.on_reply(&reply);
-        }
-    }
-
     /// Feeds `len` held bytes, or as many as a packet carries.
     fn feed_held<Q: Queue>(&mut self, env: &mut Env<'_, Q>, len: u64) {
         let world = &mut *env.world;
-        let fed = self.rx.fed;
+        let Some(ack) = self.open_machine(world) else { return };
+        let (seq, fed) = (self.rx.machine_seq(), self.rx.fed);
         let len = len.min(32 * 1024) as usize;
-        let (seq, ack) = (self.rx.machine_seq(), self.tx.machine_ack);
         let Some(header) = wire::text_header(&self.key, seq, ack, len, &mut world.plain) else { return };
         let mut done = 0;
         while done < len {
@@ -288,11 +276,12 @@ impl<S> Connection<S> {
         }
         let reply = world.machine.feed(&mut self.unit, &world.plain[..header + len]);
         world.counters.rx_handed_on += 1;
-        self.after_feed(env, reply);
+        self.after_feed(world, reply);
     }
 
     /// Feeds the part `cut` of a segment's payload, which is what smoltcp expects next, from where it lies.
     fn feed_frame<Q: Queue>(&mut self, env: &mut Env<'_, Q>, segment: &Segment, frame: &mut [u8], cut: &Cut) {
+        let Some(ack) = self.open_machine(env.world) else { return };
         let (lead, end) = if segment.plain {
             (segment.ip_at as usize, segment.payload_at as usize + cut.front + cut.len)
         } else {
@@ -302,22 +291,9 @@ impl<S> Connection<S> {
         };
         let bytes = if segment.plain { frame } else { &mut env.world.plain[..] };
         let Some(packet) = bytes.get_mut(lead..end) else { return };
-        let Some(packet) = rewrite(packet, cut, self.rx.machine_seq(), self.tx.machine_ack) else { return };
+        let Some(packet) = rewrite(packet, cut, self.rx.machine_seq(), ack) else { return };
         let reply = env.world.machine.feed(&mut self.unit, packet);
-        self.after_feed(env, reply);
-    }
-
-    /// Notes how much smoltcp has taken.
-    #[inline]
-    fn after_feed<Q: Queue>(&mut self, env: &mut Env<'_, Q>, reply: Option<Reply>) {
-        let text = self.rx.consumed + self.unit.unread() as u64;
-        let fin = self.rx.finished && self.unit.peer_finished();
-        env.world.counters.rx_payload_bytes += text.saturating_sub(self.rx.fed);
-        self.wishes.ready |= text > self.rx.fed;
-        self.rx.fed = text + u64::from(fin);
-        if let Some(reply) = reply {
-            self.rx.on_reply(&reply);
-        }
+        self.after_feed(env.world, reply);
     }
 }
 

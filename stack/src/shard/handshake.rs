@@ -223,24 +223,15 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return self.refuse(queue, record, CloseReason::Panicked);
         };
         let patience = app.patience(listener);
-        match Connection::establish(now, &mut self.world, parts, record, segment.window, &patience, session) {
-            Ok(connection) => {
-                let id = self.live.insert(connection);
-                self.know(&record.key, Flow::Live(id));
-                if let Some(sources) = &mut self.live_by {
-                    sources.add(&record.key.peer);
-                }
-                self.world.counters.accepted += 1;
-                self.touch(id);
-                self.on_live(now, queue, app, id, link, segment, bytes);
-            }
-            Err((_, parts, session)) => {
-                self.live.give_parts(parts);
-                self.world.counters.drop_accept_full += 1;
-                self.refuse(queue, record, CloseReason::Aborted);
-                self.tell_closed(app, session, CloseReason::Aborted);
-            }
+        let connection = Connection::establish(now, &mut self.world, parts, record, segment.window, &patience, session);
+        let id = self.live.insert(connection);
+        self.know(&record.key, Flow::Live(id));
+        if let Some(sources) = &mut self.live_by {
+            sources.add(&record.key.peer);
         }
+        self.world.counters.accepted += 1;
+        self.touch(id);
+        self.on_live(now, queue, app, id, link, segment, bytes);
     }
 
     /// Resets a connection that its peer believes in and that never came to be.

@@ -124,25 +124,14 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return None;
         };
         let offset = self.isn.timestamp_offset(&rest.key);
-        match Connection::resume(now, &mut self.world, parts, &rest, offset, &patience, session) {
-            Ok(connection) => {
-                self.parked.remove(position);
-                let id = self.live.insert(connection);
-                let hash = self.flows.hash(&rest.key);
-                let known = self.flows.replace(hash, Flow::Parked(position).pack(), Flow::Live(id).pack());
-                debug_assert!(known, "parked connections are in the flow table");
-                self.world.counters.woken += 1;
-                Some(id)
-            }
-            Err((_, parts, session)) => {
-                self.live.give_parts(parts);
-                self.reset_parked(queue, &rest);
-                self.forget_parked(position, &rest);
-                self.count_end(&rest.key, CloseReason::Aborted);
-                self.tell_closed(app, session, CloseReason::Aborted);
-                None
-            }
-        }
+        let connection = Connection::resume(now, &mut self.world, parts, &rest, offset, &patience, session);
+        self.parked.remove(position);
+        let id = self.live.insert(connection);
+        let hash = self.flows.hash(&rest.key);
+        let known = self.flows.replace(hash, Flow::Parked(position).pack(), Flow::Live(id).pack());
+        debug_assert!(known, "parked connections are in the flow table");
+        self.world.counters.woken += 1;
+        Some(id)
     }
 
     /// A segment of a parked connection.
