@@ -12,6 +12,7 @@ use khamsin_tools::replay::pcapng::Writer;
 use khamsin_tools::replay::reader::Bounds;
 use khamsin_tools::replay::report::report;
 use khamsin_tools::replay::server::Against;
+use khamsin_tools::replay::stats::{pictures, svg};
 use khamsin_tools::replay::trace::Trace;
 use khamsin_tools::replay::world::{Order, Plans, replay};
 use std::fmt::Write;
@@ -153,6 +154,31 @@ fn a_file_that_ends_anywhere_is_no_harm() {
             Plans::new(&trace.flows);
         }
         assert!(complete < whole.len() / 29 / 10, "{name}: most cuts are noticed, {complete} were not");
+    }
+}
+
+/// The pictures of a flow show what is in it.
+#[test]
+fn pictures_show_what_is_in_a_flow() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in make::all() {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let Ok(trace) = Trace::read(&path, &Bounds::default()) else { continue };
+        for flow in &trace.flows {
+            let shown = pictures(flow);
+            let sent: u32 = flow.segments.iter().filter(|s| !s.from_client).map(|s| s.len).sum();
+            let interval = shown.down.throughput.get(1).map_or(0.0, |second| second.0 - shown.down.throughput[0].0);
+            let summed: f64 = shown.down.throughput.iter().map(|(_, mbit)| mbit * interval / 8.0 * 1e6).sum();
+            assert!((summed - f64::from(sent)).abs() < 1.0, "{name}: {summed} of {sent} bytes");
+            assert!(shown.down.rtt.iter().chain(&shown.up.rtt).all(|(at, ms)| *at >= 0.0 && *ms >= 0.0), "{name}");
+            let drawn = svg(name, &shown).unwrap();
+            assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{name}");
+            if name == "trouble-loss.pcap" {
+                assert_eq!(shown.down.again.len(), 1);
+                assert!(drawn.contains("server, again"));
+            }
+        }
     }
 }
 

@@ -5,23 +5,46 @@ use super::pcapng::Writer;
 use super::reader::Bounds;
 use super::report::report;
 use super::server::Against;
+use super::stats::Stats;
 use super::trace::Trace;
 use super::world::{Order, Plans, Shot, replay};
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 const ABOUT: &str = "Replays the clients of a recorded trace against khamsin's TCP stack";
 
+const LONG_ABOUT: &str = "\
+Replays the clients of a recorded trace against khamsin's TCP stack, in virtual time.
+
+Reads pcap and pcapng files. Each packet of a client goes to the stack as it was recorded, numbers translated, when what \
+it acknowledges has come; the server says what the recorded server said, when it has read what that had read. The report \
+says what was accepted and answered, and where and why that differs from the recording.";
+
+const EXAMPLES: &str = "\
+Examples:
+  khamsin-replay trace.pcap --list                     the TCP flows of a trace
+  khamsin-replay trace.pcap                            all of them against the stack
+  khamsin-replay trace.pcap --strict --fast            exit status 1 if anything is answered otherwise
+  khamsin-replay trace.pcap --app http --flows 100     a hundred copies of each against the web server
+  khamsin-replay trace.pcap --write new.pcapng         the new conversation, for Wireshark
+  khamsin-replay stats trace.pcap --out pictures       its flows as SVG
+
+Exit status: 0, 1 if the trace is damaged or, with --strict, something was answered otherwise, 2 for a wrong command line.";
+
 /// Replays recorded clients.
 #[derive(Parser, Debug, Clone)]
-#[command(name = "khamsin-replay", version, about = ABOUT, max_term_width = 110)]
+#[command(name = "khamsin-replay", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES, max_term_width = 110)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// A pcap or pcapng file; `-`: standard input
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    #[arg(value_name = "TRACE", required = true)]
+    trace: Option<PathBuf>,
 
     /// Show the flows of the trace, and replay nothing
     #[arg(long, conflicts_with_all = ["app", "fast", "speed", "flows", "rounds", "strict"])]
@@ -53,6 +76,12 @@ pub struct Cli {
     write: Option<PathBuf>,
 }
 
+#[derive(Subcommand, Debug, Clone)]
+enum Command {
+    /// Draw throughput, round trip, windows and sequence of each flow over time, as SVG
+    Stats(Stats),
+}
+
 fn speed(text: &str) -> Result<f64, String> {
     let speed: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     let sane = (0.001..=1e6).contains(&speed);
@@ -75,21 +104,27 @@ impl Cli {
     /// # Errors
     /// The trace cannot be used.
     pub fn run(&self) -> Result<bool> {
-        let trace = Trace::read(&self.trace, &Bounds::default())?;
-        for trouble in trace.troubles() {
-            eprintln!("khamsin-replay: {}: {trouble}", self.trace.display());
+        if let Some(Command::Stats(stats)) = &self.command {
+            return stats.run();
         }
-        let sound = trace.damage.is_none() && trace.malformed_count == 0;
+        let path = self.trace.as_deref().unwrap_or(Path::new("-"));
+        let trace = Trace::read(path, &Bounds::default())?;
+        for trouble in trace.troubles() {
+            eprintln!("khamsin-replay: {}: {trouble}", path.display());
+        }
+        let sound = trace.is_sound();
         if self.list {
             println!("{}", list(&trace));
             return Ok(sound);
         }
+        if self.only.is_some_and(|only| only == 0 || only > trace.flows.len()) {
+            bail!("the trace has flows 1 to {}; --list shows them", trace.flows.len());
+        }
         let plans = Plans::new(&trace.flows);
         let outcome = replay(&trace.flows, &plans, &self.order())?;
         let (text, same) = report(&outcome, self.app);
-        if let Some(path) = &self.write {
-            write(path, &self.trace, &outcome.shots)
-                .with_context(|| format!("{} cannot be written", path.display()))?;
+        if let Some(out) = &self.write {
+            write(out, path, &outcome.shots).with_context(|| format!("{} cannot be written", out.display()))?;
         }
         println!("{text}");
         Ok(sound && (same || !self.strict))

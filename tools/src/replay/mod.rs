@@ -19,6 +19,7 @@ pub mod reader;
 pub mod report;
 pub mod segment;
 pub mod server;
+pub mod stats;
 pub mod trace;
 pub mod world;
 

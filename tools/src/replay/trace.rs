@@ -108,6 +108,11 @@ impl Trace {
         }
     }
 
+    /// Whether all of it that is TCP could be read.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_none() && self.malformed_count == 0
+    }
+
     /// What could not be used, a sentence each.
     pub fn troubles(&self) -> Vec<String> {
         let mut lines: Vec<String> =
