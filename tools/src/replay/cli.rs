@@ -1,6 +1,7 @@
 //! The command line.
 
 use super::list::list;
+use super::live::{self, Wire};
 use super::pcapng::Writer;
 use super::reader::Bounds;
 use super::report::report;
@@ -12,7 +13,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use std::fs::File;
 use std::io::BufWriter;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const ABOUT: &str = "Replays the clients of a recorded trace against khamsin's TCP stack";
 
@@ -30,6 +33,7 @@ Examples:
   khamsin-replay trace.pcap --strict --fast            exit status 1 if anything is answered otherwise
   khamsin-replay trace.pcap --app http --flows 100     a hundred copies of each against the web server
   khamsin-replay trace.pcap --write new.pcapng         the new conversation, for Wireshark
+  khamsin-replay trace.pcap --live --interface veth0 --server 198.18.0.2:80 --source 198.18.1.0/24 --loop 10
   khamsin-replay stats trace.pcap --out pictures       its flows as SVG
 
 Exit status: 0, 1 if the trace is damaged or, with --strict, something was answered otherwise, 2 for a wrong command line.";
@@ -74,6 +78,49 @@ pub struct Cli {
     /// Write the new conversation as pcapng
     #[arg(long, value_name = "OUT.pcapng", conflicts_with = "list")]
     write: Option<PathBuf>,
+
+    /// Play the clients on a wire, against the server that is there; IPv4 only
+    #[arg(long, requires_all = ["interface", "server", "source"], conflicts_with_all = ["list", "write", "app"])]
+    live: bool,
+    /// The interface that frames go through
+    #[arg(long, value_name = "IF", requires = "live", help_heading = "Live")]
+    interface: Option<String>,
+    /// The server, with a port if all flows are to go to that one
+    #[arg(long, value_name = "IP[:PORT]", requires = "live", value_parser = end, help_heading = "Live")]
+    server: Option<(Ipv4Addr, Option<u16>)>,
+    /// Addresses of the clients, which nobody may have, such as 198.18.0.64/26
+    #[arg(long, value_name = "IP/LEN", requires = "live", value_parser = range, help_heading = "Live")]
+    source: Option<(Ipv4Addr, u32)>,
+    /// MAC address of the server or router [default: asked for by ARP]
+    #[arg(long, value_name = "MAC", requires = "live", value_parser = mac, help_heading = "Live")]
+    mac: Option<[u8; 6]>,
+    /// Longest that it may take, seconds
+    #[arg(long, value_name = "S", default_value_t = 60, requires = "live", value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = "Live")]
+    seconds: u64,
+}
+
+fn end(text: &str) -> Result<(Ipv4Addr, Option<u16>), String> {
+    let parsed = match text.split_once(':') {
+        Some((ip, port)) => ip.parse().ok().zip(port.parse().ok().map(Some)),
+        None => text.parse().ok().map(|ip| (ip, None)),
+    };
+    parsed.ok_or_else(|| "must be an IPv4 address such as 198.18.0.2, or one with a port".to_owned())
+}
+
+fn range(text: &str) -> Result<(Ipv4Addr, u32), String> {
+    let wrong = || "must be a range such as 198.18.0.64/26, from /15 on".to_owned();
+    let (ip, len) = text.split_once('/').ok_or_else(wrong)?;
+    let (ip, len): (Ipv4Addr, u32) = (ip.parse().map_err(|_| wrong())?, len.parse().map_err(|_| wrong())?);
+    // The first and last address of a network are nobody's.
+    match len {
+        15..=30 => Ok((Ipv4Addr::from((u32::from(ip) & (u32::MAX << (32 - len))) + 1), (1 << (32 - len)) - 2)),
+        31 | 32 => Ok((ip, 1)),
+        _ => Err(wrong()),
+    }
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    live::parse_mac(text).map_err(|error| error.to_string())
 }
 
 #[derive(Subcommand, Debug, Clone)]
@@ -122,7 +169,7 @@ impl Cli {
         }
         let plans = Plans::new(&trace.flows);
         let outcome = replay(&trace.flows, &plans, &self.order())?;
-        let (text, same) = report(&outcome, self.app);
+        let (text, same) = report(&outcome, if self.live { Against::Sink } else { self.app });
         if let Some(out) = &self.write {
             write(out, path, &outcome.shots).with_context(|| format!("{} cannot be written", out.display()))?;
         }
@@ -139,6 +186,19 @@ impl Cli {
             rounds: self.rounds as usize,
             only: self.only,
             record: self.write.is_some(),
+            live: self.wire(),
         }
+    }
+
+    fn wire(&self) -> Option<Wire> {
+        let (server, port) = self.server?;
+        Some(Wire {
+            interface: self.interface.clone()?,
+            server,
+            port,
+            source: self.source?,
+            mac: self.mac,
+            limit: Duration::from_secs(self.seconds),
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! A recorded client at work: sends what it sent then, translated to what the stack says now.
 
-use super::encode::{Draft, TO_STACK};
+use super::encode::{Draft, TO_STACK, cut, translate};
 use super::flow::Flow;
 use super::half::JUMP_MAX;
 use super::plan::Plan;
@@ -20,6 +20,8 @@ const ACK_AFTER_US: u64 = 40_000;
 const LINGER_US: u64 = 1_500_000;
 /// Between two packets where recorded pauses are left out, microseconds: an application answers in less.
 pub(super) const FAST_GAP_US: u64 = 1_000;
+/// SYNs sent again on a wire where nobody answers.
+const SYN_TRIES: u32 = 3;
 /// Payload of a segment where the stack does not say what it takes, bytes.
 const MSS: usize = 1220;
 
@@ -32,6 +34,8 @@ pub struct Manner {
     pub speed: f64,
     /// The recorded server's words are said again: the client's acknowledgements are to fit.
     pub scripted: bool,
+    /// On a wire: SYNs may be lost.
+    pub live: bool,
 }
 
 /// Something odd that happened at a packet.
@@ -55,6 +59,8 @@ pub struct Client<'t> {
     start_us: u64,
     pub(super) shift_us: u64,
     next: usize,
+    /// SYNs sent again of its own accord.
+    tries: u32,
     acted_us: u64,
     /// When a packet of the stack's came last that brought something.
     heard_us: u64,
@@ -110,6 +116,7 @@ impl<'t> Client<'t> {
             start_us,
             shift_us: 0,
             next: 0,
+            tries: 0,
             acted_us: 0,
             heard_us: 0,
             starved: false,
@@ -183,7 +190,7 @@ impl<'t> Client<'t> {
         if self.is_ready() {
             return Some(planned);
         }
-        let patience = if self.starved { IMPATIENCE_US } else { PATIENCE_US };
+        let patience = if self.starved { IMPATIENCE_US } else { PATIENCE_US / (1 + 2 * u64::from(self.manner.live)) };
         let give_up = planned.max(self.heard_us).max(self.acted_us) + patience;
         Some(own_ack.map_or(give_up, |at| at.max(planned).min(give_up)))
     }
@@ -207,7 +214,12 @@ impl<'t> Client<'t> {
             if self.deadline().is_some_and(|at| at > now_us) {
                 return false;
             }
-            self.give_up();
+            if self.manner.live && self.isn.is_none() && self.tries < SYN_TRIES {
+                // Nobody recorded that a SYN could be lost here. From the first one on.
+                (self.next, self.tries) = (0, self.tries + 1);
+            } else {
+                self.give_up();
+            }
             self.late(now_us);
             self.step(send);
         } else {
@@ -345,6 +357,14 @@ impl<'t> Client<'t> {
         send(draft.frame(TO_STACK));
     }
 
+    /// Resets a connection that is neither over nor reset.
+    pub(super) fn farewell(&self, send: &mut impl FnMut(Vec<u8>)) {
+        if self.is_open() && !self.is_over() && !self.is_reset() {
+            let seq = self.flow.up.isn.unwrap_or(0).wrapping_add(self.sent_to as u32);
+            send(Draft { seq, ..self.plain(Flags::RST, 0) }.frame(TO_STACK));
+        }
+    }
+
     /// The acknowledgement number for a recorded packet.
     fn ack_for(&mut self, segment: &Segment) -> u32 {
         if !segment.flags.ack() {
@@ -457,34 +477,5 @@ impl<'t> Client<'t> {
     /// Whether the handshake was finished on both sides.
     pub fn is_open(&self) -> bool {
         self.isn.is_some() && self.acked > 0
-    }
-}
-
-fn translate(kind: u8, option: &mut [u8], delta: u32, stamp: Option<u32>) {
-    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |four| u32::from_be_bytes(*four));
-    match (kind, option.len()) {
-        (5, 10..) => {
-            for edge in option[2..].chunks_exact_mut(4) {
-                edge.copy_from_slice(&number(edge).wrapping_add(delta).to_be_bytes());
-            }
-        }
-        (8, 10) if number(&option[6..]) != 0 => option[6..].copy_from_slice(&stamp.unwrap_or(0).to_be_bytes()),
-        _ => {}
-    }
-}
-
-/// Sends a segment in pieces that fit; what ends something is the last one's.
-fn cut(draft: &Draft<'_>, mss: usize, send: &mut impl FnMut(Vec<u8>)) {
-    let mss = mss.saturating_sub(draft.options.len()).max(1);
-    let mut pieces = draft.payload.chunks(mss).peekable();
-    let mut seq = draft.seq;
-    if pieces.peek().is_none() {
-        return send(draft.frame(TO_STACK));
-    }
-    while let Some(payload) = pieces.next() {
-        let ends = Flags::FIN.0 | Flags::PSH.0;
-        let flags = if pieces.peek().is_some() { Flags(draft.flags.0 & !ends) } else { draft.flags };
-        send(Draft { seq, flags, payload, ..*draft }.frame(TO_STACK));
-        seq = seq.wrapping_add(payload.len() as u32 + u32::from(flags.syn()));
     }
 }

@@ -112,6 +112,36 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
+/// Puts this conversation's numbers into a recorded option: `delta` on those of SACK blocks, `stamp` as the echo.
+pub(super) fn translate(kind: u8, option: &mut [u8], delta: u32, stamp: Option<u32>) {
+    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |four| u32::from_be_bytes(*four));
+    match (kind, option.len()) {
+        (5, 10..) => {
+            for edge in option[2..].chunks_exact_mut(4) {
+                edge.copy_from_slice(&number(edge).wrapping_add(delta).to_be_bytes());
+            }
+        }
+        (8, 10) if number(&option[6..]) != 0 => option[6..].copy_from_slice(&stamp.unwrap_or(0).to_be_bytes()),
+        _ => {}
+    }
+}
+
+/// Sends a segment in pieces that fit; what ends something is the last one's.
+pub(super) fn cut(draft: &Draft<'_>, mss: usize, send: &mut impl FnMut(Vec<u8>)) {
+    let mss = mss.saturating_sub(draft.options.len()).max(1);
+    let mut pieces = draft.payload.chunks(mss).peekable();
+    let mut seq = draft.seq;
+    if pieces.peek().is_none() {
+        return send(draft.frame(TO_STACK));
+    }
+    while let Some(payload) = pieces.next() {
+        let ends = Flags::FIN.0 | Flags::PSH.0;
+        let flags = if pieces.peek().is_some() { Flags(draft.flags.0 & !ends) } else { draft.flags };
+        send(Draft { seq, flags, payload, ..*draft }.frame(TO_STACK));
+        seq = seq.wrapping_add(payload.len() as u32 + u32::from(flags.syn()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

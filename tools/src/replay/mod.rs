@@ -12,6 +12,7 @@ pub mod half;
 pub mod judge;
 mod link;
 pub mod list;
+pub mod live;
 pub mod mapping;
 pub mod pcapng;
 pub mod plan;

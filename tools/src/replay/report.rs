@@ -30,7 +30,7 @@ pub fn report(outcome: &Outcome<'_>, against: Against) -> (String, bool) {
     let own_acks: u64 = outcome.clients.iter().map(|(client, _)| client.own_acks).sum();
     let _ = write!(
         text,
-        "{} replayed in {:.3} s of virtual time, {same} as recorded; {} frames in, {} out, {} segments sent again; {own_acks} \
+        "{} replayed in {:.3} s, {same} as recorded; {} frames in, {} out, {} segments sent again; {own_acks} \
          acknowledgements that no trace has",
         verdicts.len(),
         outcome.virtual_us as f64 / 1e6,

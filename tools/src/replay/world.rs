@@ -2,12 +2,13 @@
 
 use super::client::{Client, Manner, Remark};
 use super::flow::Flow;
+use super::live::{self, Wire};
 use super::mapping::{Mapping, SERVER_V4, SERVER_V6};
 use super::plan::{Plan, Timeline};
 use super::server::{Against, Part, Server};
 use anyhow::{Result, bail};
 use khamsin_drivers::sim::client::{Packet, parse};
-use khamsin_drivers::sim::{Side, SimConfig, SimEnd, SimQueue, Wire};
+use khamsin_drivers::sim::{self, Side, SimConfig, SimEnd, SimQueue};
 use khamsin_stack::limits::Limits;
 use khamsin_stack::wire::Addresses;
 use khamsin_stack::{CloseReason, Counters, Instant, Listener, Queue, Shard, ShardConfig};
@@ -50,11 +51,22 @@ pub struct Order {
     pub only: Option<usize>,
     /// Frames are kept, to be written.
     pub record: bool,
+    /// On this wire, in real time, and not against the stack.
+    pub live: Option<Wire>,
 }
 
 impl Default for Order {
     fn default() -> Self {
-        Order { against: Against::Scripted, fast: false, speed: 1.0, copies: 1, rounds: 1, only: None, record: false }
+        Order {
+            against: Against::Scripted,
+            fast: false,
+            speed: 1.0,
+            copies: 1,
+            rounds: 1,
+            only: None,
+            record: false,
+            live: None,
+        }
     }
 }
 
@@ -112,15 +124,20 @@ pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<
             "{count} clients are more than the {CLIENTS_MAX} that are replayed at a time; ask for fewer copies or rounds"
         );
     }
-    let mut world = World::new(&chosen, plans.1, count, order);
-    world.enlist(&chosen, order);
-    world.run()?;
-    let mut outcome = world.finish();
+    let mut outcome = match &order.live {
+        Some(wire) => live::play(&chosen, order, wire)?,
+        None => {
+            let mut world = World::new(&chosen, plans.1, count, order);
+            world.enlist(&chosen, order);
+            world.run()?;
+            world.finish()
+        }
+    };
     outcome.left_out = left_out;
     Ok(outcome)
 }
 
-type Chosen<'t> = Vec<(&'t Flow, &'t Plan)>;
+pub(super) type Chosen<'t> = Vec<(&'t Flow, &'t Plan)>;
 
 fn choose<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> (Chosen<'t>, Vec<(usize, &'static str)>) {
     let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
@@ -136,6 +153,12 @@ fn choose<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> (Chosen<'t>
     (chosen, left_out)
 }
 
+/// From the beginning of one round to that of the next, microseconds.
+pub(super) fn round_us(chosen: &Chosen<'_>, speed: f64) -> u64 {
+    let last_us = chosen.iter().filter_map(|(_, plan)| plan.steps.last()).map(|step| step.at_us).max().unwrap_or(0);
+    (last_us as f64 / speed) as u64 + ROUND_GAP_US
+}
+
 /// What the world and the server both know of a client.
 struct Shared {
     shift_us: Rc<Cell<u64>>,
@@ -146,7 +169,7 @@ struct World<'t> {
     shard: Shard<Server<'t>, SimQueue>,
     queue: SimQueue,
     app: Server<'t>,
-    wire: Wire,
+    wire: sim::Wire,
     end: SimEnd,
     clients: Vec<Client<'t>>,
     shared: Vec<Shared>,
@@ -181,7 +204,7 @@ fn shard<'t>(chosen: &Chosen<'t>, clients: usize, queue: &SimQueue) -> Shard<Ser
 
 impl<'t> World<'t> {
     fn new(chosen: &Chosen<'t>, began_ns: u64, clients: usize, order: &Order) -> World<'t> {
-        let wire = Wire::new(SimConfig { latency_us: 0, ..SimConfig::default() });
+        let wire = sim::Wire::new(SimConfig { latency_us: 0, ..SimConfig::default() });
         wire.advance(Instant::from_micros(START_US));
         let queue = wire.queue(Side::Left);
         let unix_us = (began_ns / 1000).saturating_sub(START_US);
@@ -205,9 +228,9 @@ impl<'t> World<'t> {
 
     /// Makes every client of every copy and round.
     fn enlist(&mut self, chosen: &Chosen<'t>, order: &Order) {
-        let manner = Manner { fast: order.fast, speed: order.speed, scripted: order.against == Against::Scripted };
-        let last_us = chosen.iter().filter_map(|(_, plan)| plan.steps.last()).map(|step| step.at_us).max().unwrap_or(0);
-        let round_us = (last_us as f64 / order.speed) as u64 + ROUND_GAP_US;
+        let manner =
+            Manner { fast: order.fast, speed: order.speed, scripted: order.against == Against::Scripted, live: false };
+        let round_us = round_us(chosen, order.speed);
         let mut mapping = Mapping::default();
         for round in 0..order.rounds {
             let start_us = START_US.saturating_add(round_us.saturating_mul(round as u64));
