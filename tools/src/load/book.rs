@@ -273,6 +273,7 @@ impl Book {
             return self.next_woken(now);
         }
         let now_us = self.us(now);
+        self.give_up(now_us);
         let due_us = match self.due_us() {
             Some(due) if due > now_us || due >= self.until_us => return None,
             Some(due) => due,
@@ -295,6 +296,22 @@ impl Book {
                 self.ready.push_back(id);
             }
             return Some(id);
+        }
+    }
+
+    /// Requests that found no connection for as long as an answer is waited for are not made any more: whoever wanted them
+    /// has gone, and those that are due now must not wait behind them.
+    fn give_up(&mut self, now_us: u32) {
+        let patience_us = self.plan.timeout.as_micros().min(u32::MAX.into()) as u32;
+        while let Some(due_us) = self.due_us().filter(|due| *due < self.until_us) {
+            if now_us.saturating_sub(due_us) <= patience_us {
+                return;
+            }
+            self.scheduled += 1;
+            if self.stage == Stage::Measure && due_us >= self.from_us {
+                self.tally.unsent += 1;
+                self.tally.corrected_us.saturating_record(u64::from(now_us - due_us));
+            }
         }
     }
 

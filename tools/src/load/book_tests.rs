@@ -135,3 +135,26 @@ fn idle_connections_ask_once_at_the_end() {
     book.tick(at(113), true, 3, 2);
     assert_eq!((book.stage(), book.tally.woken), (Stage::Over, 2));
 }
+
+/// Whoever has waited as long as an answer is waited for has gone: those that are due now do not wait behind the others.
+#[test]
+fn an_open_loop_gives_up_requests_that_are_too_old() {
+    let mut book = book(plan(1, 1, Pace::Open { per_second: 1000.0 }));
+    book.free(0);
+    for ms in 0..=10 {
+        book.tick(at(ms), true, 1, 0);
+        while book.next(at(ms)).is_some() {
+            book.answered(at(ms), 0);
+        }
+    }
+    assert_eq!((book.stage(), book.tally.unsent), (Stage::Measure, 0));
+    // The one connection is busy for 80 ms, and the client waits 50 at most.
+    book.tick(at(11), true, 1, 0);
+    assert_eq!(book.next(at(11)), Some(0));
+    assert_eq!(book.next(at(91)), None, "no connection is free");
+    book.answered(at(91), 0);
+    assert_eq!(book.next(at(91)), Some(0));
+    let given_up = book.tally.unsent;
+    assert!((25..=31).contains(&given_up), "due from 12 to 40 ms, not those of the last 50: {given_up}");
+    assert!(book.tally.corrected_us.max() >= 79_000);
+}

@@ -103,6 +103,10 @@ pub(crate) struct Cell {
     pub(crate) fresh: bool,
     pub(crate) slow_bits_per_s: u32,
     pub(crate) pace: Pace,
+    /// How khamsin's workers wait, where it is not what the command line says.
+    pub(crate) poll: Option<&'static str>,
+    /// How long an answer is waited for, milliseconds; then the client has gone.
+    pub(crate) timeout_ms: u32,
     /// Seconds, where it is not what the command line says.
     pub(crate) seconds: Option<u32>,
     pub(crate) room: Room,
@@ -141,6 +145,8 @@ impl Cell {
             fresh: false,
             slow_bits_per_s: 0,
             pace: Pace::Closed,
+            poll: None,
+            timeout_ms: 5000,
             seconds: None,
             room: Room { connections: 16_384, processes: 1 },
             among: LIGHT,
@@ -154,7 +160,8 @@ impl Cell {
 
     /// Whom it compares.
     pub(crate) fn contenders(&self) -> impl Iterator<Item = Contender> {
-        let most = self.idle + self.connections;
+        // Those that come to an overloaded server are not all held.
+        let most = if self.case == Case::Overload { 0 } else { self.idle + self.connections };
         let has_room = move |c: &Contender| !c.is_on_kernel_sockets() || most <= KERNEL_MOST * self.room.processes;
         let echo = self.path.is_none();
         self.among.iter().copied().filter(move |c| has_room(c) && (!echo || c.echoes()))
@@ -180,6 +187,8 @@ impl Cell {
             Case::Clients => vec![Cell {
                 connections: 20_000,
                 pace: Pace::PerSecond(20_000.0),
+                // What is asked is how little of a core it takes.
+                poll: Some("sleep"),
                 seconds: Some(scale.clients_seconds),
                 room: Room { connections: 24_000, processes: 2 },
                 ..Cell::new(case, "20000 x 4 KB/s", "/f4096")
@@ -194,6 +203,7 @@ impl Cell {
             Case::Modems => vec![Cell {
                 connections: 10_000,
                 slow_bits_per_s: 28_800,
+                poll: Some("sleep"),
                 seconds: Some(8),
                 ..Cell::new(case, "10000 x 28.8 kbit/s", "/big")
             }],
@@ -203,7 +213,12 @@ impl Cell {
 
 /// The same with both ways of billing.
 fn both(cell: Cell) -> [Cell; 2] {
-    [cell.clone(), Cell { billing: Billing::Pinned, ..cell }]
+    [cell.clone(), pinned(cell)]
+}
+
+/// Where its own core is to do the receive work, a server that never sleeps lets nobody else do it.
+fn pinned(cell: Cell) -> Cell {
+    Cell { billing: Billing::Pinned, poll: Some("sleep"), ..cell }
 }
 
 fn rates() -> Vec<Cell> {
@@ -241,16 +256,17 @@ fn held(most: u32) -> Vec<Cell> {
     sizes.into_iter().filter(|all| *all <= most).map(cell).collect()
 }
 
-/// Every request has a connection of its own, and whoever gets no answer within a second has gone.
+/// Every request has a connection of its own, and whoever gets no answer for a quarter of a second has gone. There are
+/// connections for all who come in that time at ten times what any of these servers can do on one core.
 fn overload(factor: f64) -> Cell {
-    Cell {
+    pinned(Cell {
         x: factor,
         fresh: true,
-        connections: 20_000,
+        connections: 300_000,
+        timeout_ms: 250,
         pace: Pace::OfOwn(factor),
-        billing: Billing::Pinned,
         ..Cell::new(Case::Overload, format!("{factor}x"), "/f512")
-    }
+    })
 }
 
 #[cfg(test)]

@@ -190,11 +190,12 @@ impl Nginx {
     }
 }
 
-/// nginx at its best for this load: files stay open, nothing is logged, connections are never closed for their age.
+/// nginx at its best for this load: files stay open, nothing is logged, connections are never closed for their age, nor
+/// because nearly all that it may have are in use (more than it has descriptors for).
 fn configuration(folder: &str, root: &str, workers: u32) -> String {
     format!(
         "daemon off;\nuser root;\nworker_processes {workers};\nworker_rlimit_nofile 20000;\npid {folder}/pid;\nerror_log stderr;\n\
-         events {{ worker_connections 19900; }}\n\
+         events {{ worker_connections 32768; }}\n\
          http {{\n  access_log off;\n  sendfile off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  keepalive_timeout 3600;\n\
          \x20 client_header_timeout 3600;\n\
          \x20 open_file_cache max=100 inactive=1h;\n  open_file_cache_valid 5s;\n  default_type application/octet-stream;\n\

@@ -102,9 +102,10 @@ fn light(cell: &Cell, lane: &Lane, rate: Option<f64>, seconds: u32) -> Result<Ve
     let me = std::env::current_exe()?.to_string_lossy().into_owned();
     let line = format!(
         "load {} --backend af-xdp --xdp-mode native --interface {CLIENT_LINK} --source {SOURCES} --poll busy --json - \
-         --connections {} --seconds {seconds} --warm-up {WARM_UP} --handshakes 512 --open-within 90",
+         --connections {} --seconds {seconds} --warm-up {WARM_UP} --handshakes 512 --open-within 90 --timeout {}",
         url(cell, lane),
         cell.connections,
+        f64::from(cell.timeout_ms) / 1e3,
     );
     let mut words: Vec<String> = vec![me];
     words.extend(line.split_whitespace().map(str::to_owned));

@@ -20,6 +20,7 @@ pub(crate) struct Key {
     pub(crate) contender: Contender,
     billing: Billing,
     mtu: u32,
+    poll: Option<&'static str>,
     room: Room,
 }
 
@@ -31,7 +32,7 @@ impl Key {
 
     /// What `cell` needs of `contender`.
     pub(crate) fn of(cell: &Cell, contender: Contender) -> Key {
-        Key { contender, billing: cell.billing, mtu: cell.mtu, room: cell.room }
+        Key { contender, billing: cell.billing, mtu: cell.mtu, poll: cell.poll, room: cell.room }
     }
 }
 
@@ -56,9 +57,7 @@ impl Lane {
     /// It does not serve, or the machine refuses what the billing needs.
     pub(crate) fn open(key: Key, root: &Path, options: &ServersOptions) -> Result<Lane> {
         let bed = prepared_bed(key)?;
-        // Where its own core is to do the receive work, a server that never sleeps lets nobody else do it.
-        let poll = if key.billing == Billing::Pinned { "sleep" } else { &options.poll };
-        let server = key.contender.start(&bed, root, key.room, poll)?;
+        let server = key.contender.start(&bed, root, key.room, key.poll.unwrap_or(&options.poll))?;
         let pids = server.pids()?;
         for pid in &pids {
             pin(*pid, SERVER_CORE, options)?;
