@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use khamsin_tests::cost::budget::{Budget, judge};
 use khamsin_tests::cost::counted::Bench;
-use khamsin_tests::cost::{CASES, Case};
+use khamsin_tests::cost::{CASES, Case, Work};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -22,8 +22,13 @@ fn main() -> Result<ExitCode> {
         [] => gate(false),
         ["--write"] => gate(true),
         ["run", case, echoes] => {
-            let case = Case::named(case).with_context(|| format!("there is no case {case}"))?;
-            println!("{}", Bench::new(&case)?.run(echoes.parse()?)?);
+            let case = Case::of_name(case).with_context(|| format!("there is no case {case}"))?;
+            let (mut bench, count) = (Bench::new(&case)?, echoes.parse()?);
+            let done = match case.work {
+                Work::Echo => bench.run(count)?,
+                Work::Connection => bench.run_connections(&case, count)?,
+            };
+            println!("{done}");
             Ok(ExitCode::SUCCESS)
         }
         _ => bail!("usage: cost [--write] | cost run CASE ECHOES"),
@@ -38,7 +43,7 @@ fn gate(write: bool) -> Result<ExitCode> {
     let mut measured = BTreeMap::new();
     for case in CASES {
         let figure = count(&case)?;
-        println!("{:24} {figure:8.1} instructions an echo", case.name);
+        println!("{:24} {figure:8.1} instructions for each {}", case.name, case.work.one());
         measured.insert(case.name.to_owned(), figure);
     }
     let (small, large) = (measured["echo-1k"], measured["echo-100k"]);

@@ -52,7 +52,7 @@ impl Client {
             payload_len: payload.len(),
         };
         self.template.write(frame, &segment, TxChecksum::Full).context("the segment does not fit")?;
-        self.seq = self.seq.wrapping_add(payload.len() as u32 + u32::from(flags.syn()));
+        self.seq = self.seq.wrapping_add(payload.len() as u32 + u32::from(flags.syn()) + u32::from(flags.fin()));
         Ok(at + payload.len())
     }
 

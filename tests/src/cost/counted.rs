@@ -1,8 +1,8 @@
 //! The run that callgrind watches.
 
-use super::Case;
 use super::client::Client;
 use super::device::Device;
+use super::{Case, Work};
 use anyhow::{Context, Result, ensure};
 use khamsin::echo::{Echo, EchoConfig};
 use khamsin_drivers::sim::{Side, SimConfig, SimEnd, Wire};
@@ -45,11 +45,12 @@ impl Bench {
     pub fn new(case: &Case) -> Result<Self> {
         let wire = Wire::new(SimConfig { latency_us: LATENCY_US, ..SimConfig::default() });
         let device = Device { queue: wire.queue(Side::Left), counting: false };
+        let to_come = if case.work == Work::Connection { BURST } else { 0 };
         let config = ShardConfig {
             listeners: vec![Listener { app: 0, port: 7 }],
             addresses: Addresses::Own(vec![("198.18.0.1".parse()?, 15), ("fd00::1".parse()?, 64)]),
             gateways: vec![],
-            limits: Limits::for_connections(case.connections.max(1024)),
+            limits: Limits::for_connections(case.connections.max(1024) + to_come),
             secret: [7; 32],
             strays: None,
         };
@@ -118,11 +119,7 @@ impl Bench {
                 let len = self.clients[i].write(self.now, Flags::ACK | Flags::PSH, &ECHO, &mut self.frame)?;
                 self.end.send(&self.frame[..len]);
             }
-            self.pass(LATENCY_US);
-            self.device.counting = true;
-            counted_turn(&mut self.shard, self.now, &mut self.device, &mut self.echo);
-            self.device.counting = false;
-            self.pass(LATENCY_US);
+            self.counted_turn();
             for &i in &chosen {
                 let answer = self.end.recv().context("an answer is missing")?;
                 self.clients[i].take(&answer, &ECHO)?;
@@ -130,6 +127,52 @@ impl Bench {
             done += burst;
         }
         Ok(done)
+    }
+
+    /// Has at least `count` connections opened, each answered one request, and closed by its client, a burst at a time; returns
+    /// how many.
+    ///
+    /// # Errors
+    /// When an answer is missing or wrong.
+    pub fn run_connections(&mut self, case: &Case, count: usize) -> Result<usize> {
+        let push = Flags::ACK | Flags::PSH;
+        // What each says, whether with text, and whether that is answered.
+        let steps = [
+            (Flags::SYN, false, true),
+            (Flags::ACK, false, false),
+            (push, true, true),
+            (Flags::FIN | Flags::ACK, false, true),
+            (Flags::ACK, false, false),
+        ];
+        let mut done = 0;
+        while done < count {
+            let first = case.connections + done;
+            let mut clients: Vec<Client> = (first..first + BURST).map(|number| Client::new(case, number)).collect();
+            for (flags, text, answered) in steps {
+                let text: &[u8] = if text { &ECHO } else { &[] };
+                for client in &mut clients {
+                    let len = client.write(self.now, flags, text, &mut self.frame)?;
+                    self.end.send(&self.frame[..len]);
+                }
+                self.counted_turn();
+                for client in clients.iter_mut().filter(|_| answered) {
+                    let answer = self.end.recv().context("an answer is missing")?;
+                    client.take(&answer, text)?;
+                }
+            }
+            done += BURST;
+        }
+        ensure!(self.shard.live() == case.connections, "{} connections are left", self.shard.live());
+        Ok(done)
+    }
+
+    /// What has been sent arrives and is served; the answers arrive too.
+    fn counted_turn(&mut self) {
+        self.pass(LATENCY_US);
+        self.device.counting = true;
+        counted_turn(&mut self.shard, self.now, &mut self.device, &mut self.echo);
+        self.device.counting = false;
+        self.pass(LATENCY_US);
     }
 
     fn choose(&mut self, burst: usize, chosen: &mut Vec<usize>) {

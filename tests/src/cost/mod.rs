@@ -9,12 +9,33 @@ mod client;
 pub mod counted;
 pub mod device;
 
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// A request on an open connection, and its answer.
+    Echo,
+    /// A handshake, one request and its answer, and the end that the client begins.
+    Connection,
+}
+
+impl Work {
+    /// One of it.
+    pub fn one(self) -> &'static str {
+        match self {
+            Work::Echo => "echo",
+            Work::Connection => "connection",
+        }
+    }
+}
+
 /// A way to spend 64 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Case {
     /// As the budget names it.
     pub name: &'static str,
-    /// Open connections, of which chance picks.
+    /// What is done.
+    pub work: Work,
+    /// Open connections, of which chance picks; those that come are beside them.
     pub connections: usize,
     /// Over IPv6.
     pub v6: bool,
@@ -23,18 +44,25 @@ pub struct Case {
 }
 
 /// All of them.
-pub const CASES: [Case; 6] = [
-    Case { name: "echo-1", connections: 1, v6: false, timestamps: false },
-    Case { name: "echo-1k", connections: 1000, v6: false, timestamps: false },
-    Case { name: "echo-10k", connections: 10_000, v6: false, timestamps: false },
-    Case { name: "echo-100k", connections: 100_000, v6: false, timestamps: false },
-    Case { name: "echo-10k-timestamps", connections: 10_000, v6: false, timestamps: true },
-    Case { name: "echo-10k-v6", connections: 10_000, v6: true, timestamps: false },
+pub const CASES: [Case; 7] = [
+    Case { connections: 1, ..ECHO.named("echo-1") },
+    Case { connections: 1000, ..ECHO.named("echo-1k") },
+    ECHO.named("echo-10k"),
+    Case { connections: 100_000, ..ECHO.named("echo-100k") },
+    Case { timestamps: true, ..ECHO.named("echo-10k-timestamps") },
+    Case { v6: true, ..ECHO.named("echo-10k-v6") },
+    Case { work: Work::Connection, ..ECHO.named("connection-10k") },
 ];
 
+const ECHO: Case = Case { name: "", work: Work::Echo, connections: 10_000, v6: false, timestamps: false };
+
 impl Case {
+    const fn named(self, name: &'static str) -> Case {
+        Case { name, ..self }
+    }
+
     /// The one of this name.
-    pub fn named(name: &str) -> Option<Case> {
+    pub fn of_name(name: &str) -> Option<Case> {
         CASES.into_iter().find(|case| case.name == name)
     }
 }
