@@ -1,13 +1,16 @@
-//! `cost`: counts the instructions of an echo under callgrind and holds them to the committed figures.
+//! `cost`: counts the instructions of an echo under callgrind, and the bytes of an idle connection, and holds them to the
+//! committed figures.
 //!
 //!     cost              all cases, against tests/cost.json; exit code 1 if one costs more than 2 % more
 //!     cost --write      the same, and the figures become the committed ones
 //!     cost run CASE N   what callgrind watches: N echoes of a case
+//!     cost idle N       what is measured for N idle connections: bytes for each
 #![allow(missing_docs)]
 
 use anyhow::{Context, Result, bail, ensure};
 use khamsin_tests::cost::budget::{Budget, judge};
 use khamsin_tests::cost::counted::Bench;
+use khamsin_tests::cost::idle::{self, HELD, IDLE};
 use khamsin_tests::cost::{CASES, Case, Work};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,11 +30,16 @@ fn main() -> Result<ExitCode> {
             let done = match case.work {
                 Work::Echo => bench.run(count)?,
                 Work::Connection => bench.run_connections(&case, count)?,
+                Work::Rest => bail!("connections at rest do nothing to be counted"),
             };
             println!("{done}");
             Ok(ExitCode::SUCCESS)
         }
-        _ => bail!("usage: cost [--write] | cost run CASE ECHOES"),
+        ["idle", connections] => {
+            println!("{}", idle::bytes_each(connections.parse()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("usage: cost [--write] | cost run CASE ECHOES | cost idle CONNECTIONS"),
     }
 }
 
@@ -46,6 +54,9 @@ fn gate(write: bool) -> Result<ExitCode> {
         println!("{:24} {figure:8.1} instructions for each {}", case.name, case.work.one());
         measured.insert(case.name.to_owned(), figure);
     }
+    let bytes = idle_bytes()?;
+    println!("{IDLE:24} {bytes:8.1} bytes for each of {HELD} idle connections");
+    measured.insert(IDLE.to_owned(), bytes);
     let (small, large) = (measured["echo-1k"], measured["echo-100k"]);
     println!("100k connections over 1k: {:.3}", large / small);
     let compiler = compiler()?;
@@ -82,6 +93,13 @@ fn count(case: &Case) -> Result<f64> {
     let total: f64 = total.context("callgrind wrote no total")?.trim().parse()?;
     ensure!(total > 0.0, "callgrind counted nothing: the function that it was to watch is not there");
     Ok(total / echoes)
+}
+
+/// Bytes of an idle connection, in a process that has nothing else.
+fn idle_bytes() -> Result<f64> {
+    let run = Command::new(std::env::current_exe()?).args(["idle", &HELD.to_string()]).output()?;
+    ensure!(run.status.success(), "idle connections: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8_lossy(&run.stdout).trim().parse().context("the run does not say how many bytes")
 }
 
 /// As `rustc --version` says, without commit and date.

@@ -38,19 +38,23 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Opens the connections of `case`.
+    /// Opens the connections of `case`, but for those that are to rest.
     ///
     /// # Errors
     /// When the server does not take one.
     pub fn new(case: &Case) -> Result<Self> {
         let wire = Wire::new(SimConfig { latency_us: LATENCY_US, ..SimConfig::default() });
         let device = Device { queue: wire.queue(Side::Left), counting: false };
-        let to_come = if case.work == Work::Connection { BURST } else { 0 };
+        let limits = match case.work {
+            Work::Echo => Limits::for_connections(case.connections.max(1024)),
+            Work::Connection => Limits::for_connections(case.connections + BURST),
+            Work::Rest => Limits::with_parking(case.connections),
+        };
         let config = ShardConfig {
             listeners: vec![Listener { app: 0, port: 7 }],
             addresses: Addresses::Own(vec![("198.18.0.1".parse()?, 15), ("fd00::1".parse()?, 64)]),
             gateways: vec![],
-            limits: Limits::for_connections(case.connections.max(1024) + to_come),
+            limits,
             secret: [7; 32],
             strays: None,
         };
@@ -61,12 +65,15 @@ impl Bench {
             device,
             shard,
             echo: Echo::new(EchoConfig::default()),
-            clients: Vec::with_capacity(case.connections),
+            clients: Vec::new(),
             now: Instant::from_millis(1000),
             frame: [0; 1600],
             dice: Dice::new(1, "cost"),
         };
         bench.settle();
+        if case.work == Work::Rest {
+            return Ok(bench);
+        }
         for number in 0..case.connections {
             bench.open(Client::new(case, number)).with_context(|| format!("connection {number} did not open"))?;
         }
@@ -76,10 +83,7 @@ impl Bench {
 
     /// Announcements and the like, out of the way.
     fn settle(&mut self) {
-        for _ in 0..10 {
-            self.pass(1_000_000);
-            self.shard.turn(self.now, &mut self.device, &mut self.echo);
-        }
+        (0..10).for_each(|_| self.rest(1_000_000));
         self.pass(LATENCY_US);
         while self.end.recv().is_some() {}
     }
@@ -90,19 +94,34 @@ impl Bench {
     }
 
     fn open(&mut self, mut client: Client) -> Result<()> {
-        for flags in [Flags::SYN, Flags::ACK] {
-            let len = client.write(self.now, flags, &[], &mut self.frame)?;
-            self.end.send(&self.frame[..len]);
-            self.pass(LATENCY_US);
-            self.shard.turn(self.now, &mut self.device, &mut self.echo);
-            self.pass(LATENCY_US);
-            if flags.syn() {
-                let answer = self.end.recv().context("the SYN was not answered")?;
-                client.take(&answer, &[])?;
-            }
-        }
+        self.say(&mut client, Flags::SYN, &[], true)?;
+        self.say(&mut client, Flags::ACK, &[], false)?;
         self.clients.push(client);
         Ok(())
+    }
+
+    /// A segment of `client`'s, and the answer if there must be one: the same text. Nothing of it is counted.
+    pub(super) fn say(&mut self, client: &mut Client, flags: Flags, text: &[u8], answered: bool) -> Result<()> {
+        let len = client.write(self.now, flags, text, &mut self.frame)?;
+        self.end.send(&self.frame[..len]);
+        self.rest(LATENCY_US);
+        self.pass(LATENCY_US);
+        if answered {
+            let answer = self.end.recv().with_context(|| format!("no answer to {flags:?}"))?;
+            client.take(&answer, text)?;
+        }
+        Ok(())
+    }
+
+    /// A turn after `us` microseconds.
+    pub(super) fn rest(&mut self, us: u64) {
+        self.pass(us);
+        self.shard.turn(self.now, &mut self.device, &mut self.echo);
+    }
+
+    /// Connections that are parked.
+    pub(super) fn parked(&self) -> usize {
+        self.shard.parked()
     }
 
     /// Has at least `echoes` requests answered, a burst at a time; returns how many.

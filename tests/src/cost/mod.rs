@@ -1,4 +1,5 @@
-//! What an echo costs in instructions, and the figures that it must not exceed.
+//! What an echo costs in instructions, a connection that comes and goes, and an idle one in bytes; and the figures that they
+//! must not exceed.
 //!
 //! Counted is everything that the server does for a request: link layer, gate, smoltcp, application, timing wheel. What stands in
 //! for the device is not: callgrind's collection is on inside [`counted`] and off again inside [`device`]. Instructions do
@@ -8,6 +9,7 @@ pub mod budget;
 mod client;
 pub mod counted;
 pub mod device;
+pub mod idle;
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +18,8 @@ pub enum Work {
     Echo,
     /// A handshake, one request and its answer, and the end that the client begins.
     Connection,
+    /// Nothing: connections are held.
+    Rest,
 }
 
 impl Work {
@@ -24,6 +28,7 @@ impl Work {
         match self {
             Work::Echo => "echo",
             Work::Connection => "connection",
+            Work::Rest => "idle connection",
         }
     }
 }
