@@ -38,7 +38,8 @@ impl<S> Connection<S> {
     fn send_again<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Result<(), Blocked> {
         while let Some((offset, len)) = self.tx.sender.next_retransmission() {
             let len = u64::from(len).min(self.largest_frame(env));
-            self.send_data(env, offset, len)?;
+            let stamp = self.tx.sender.stamp(env.now, offset, len);
+            self.send_data(env, stamp, offset, len)?;
             env.world.counters.retransmitted += len.div_ceil(u64::from(self.tx.mss));
             self.tx.sender.retransmitted(env.now, offset, len);
         }
@@ -75,7 +76,7 @@ impl<S> Connection<S> {
     fn send_first<Q: Queue>(&mut self, env: &mut Env<'_, Q>, len: u64) -> Result<(), Blocked> {
         let (unsent, _) = self.unsent();
         let nxt = self.tx.sender.nxt();
-        self.send_data(env, nxt, len)?;
+        self.send_data(env, env.now, nxt, len)?;
         env.world.counters.tx_payload_bytes += len.min(unsent);
         self.tx.sender.sent(env.now, nxt, len);
         if len > unsent {
@@ -94,8 +95,14 @@ impl<S> Connection<S> {
     }
 
     /// Cuts `len` octets of sequence space at `offset` from the store and sends them; the octet behind the stream's end is
-    /// the FIN.
-    fn send_data<Q: Queue>(&mut self, env: &mut Env<'_, Q>, offset: u64, len: u64) -> Result<(), Blocked> {
+    /// the FIN. The timestamp is that of `stamp`.
+    fn send_data<Q: Queue>(
+        &mut self,
+        env: &mut Env<'_, Q>,
+        stamp: Instant,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Blocked> {
         let payload = len.min(self.tx.store.end().saturating_sub(offset));
         let mut flags = Flags::ACK;
         if payload > 0 && offset + payload == self.tx.store.end() {
@@ -104,11 +111,15 @@ impl<S> Connection<S> {
         if payload < len {
             flags = flags | Flags::FIN;
         }
-        self.emit(env, self.tx.seq(offset), flags, offset, payload as usize)
+        self.emit(env, stamp, self.tx.seq(offset), flags, offset, payload as usize)
     }
 
     pub(super) fn send_ack<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Result<(), Blocked> {
-        self.emit(env, self.bare_seq(), Flags::ACK, 0, 0)?;
+        let seq = self.bare_seq();
+        if seq != self.tx.seq(self.tx.sender.nxt()) {
+            self.tx.sender.stamped(env.now);
+        }
+        self.emit(env, env.now, seq, Flags::ACK, 0, 0)?;
         env.world.counters.acks_sent += 1;
         Ok(())
     }
@@ -127,7 +138,7 @@ impl<S> Connection<S> {
     /// the next.
     pub(super) fn send_keep_alive<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
         let seq = self.tx.seq(self.tx.sender.nxt()).wrapping_sub(1);
-        let _ = self.emit(env, seq, Flags::ACK, 0, 0);
+        let _ = self.emit(env, env.now, seq, Flags::ACK, 0, 0);
     }
 
     /// Whether the peer owes an acknowledgement, or the window for what waits.
@@ -140,7 +151,7 @@ impl<S> Connection<S> {
     /// Says that the connection is over, as far as one frame can. A lost one costs the peer a wait, nothing more.
     pub(crate) fn send_reset<Q: Queue>(&mut self, env: &mut Env<'_, Q>) {
         let seq = self.bare_seq();
-        let _ = self.emit(env, seq, Flags::RST | Flags::ACK, 0, 0);
+        let _ = self.emit(env, env.now, seq, Flags::RST | Flags::ACK, 0, 0);
     }
 
     /// What the sender's clock asks for.
@@ -167,7 +178,7 @@ impl<S> Connection<S> {
         let (offset, len) = self.tx.sender.probe();
         let (unsent, fin) = self.unsent();
         let sent = if offset < self.tx.sender.nxt() {
-            let sent = self.send_data(env, offset, u64::from(len));
+            let sent = self.send_data(env, env.now, offset, u64::from(len));
             if sent.is_ok() {
                 self.tx.sender.retransmitted(env.now, offset, u64::from(len));
             }
@@ -205,10 +216,10 @@ impl<S> Connection<S> {
     /// The options of a segment with `payload` bytes. Holes are reported where there is room for it: data keeps its full
     /// size, and a segment that is full anyhow has others behind it, or an acknowledgement of its own.
     #[inline]
-    fn options(&self, now: Instant, hold: &HoldPool, payload: usize) -> ArrayVec<u8, 40> {
+    fn options(&self, stamp: Instant, hold: &HoldPool, payload: usize) -> ArrayVec<u8, 40> {
         let mut options = ArrayVec::new();
         if let Some(stamps) = &self.stamps {
-            options.extend(stamps.option(now));
+            options.extend(stamps.option(stamp));
         }
         // Four bytes of kind, length and padding, eight for each range.
         let spare = usize::from(self.tx.mss).saturating_sub(payload).min(options.remaining_capacity());
@@ -222,6 +233,7 @@ impl<S> Connection<S> {
     fn emit<Q: Queue>(
         &mut self,
         env: &mut Env<'_, Q>,
+        stamp: Instant,
         seq: u32,
         flags: Flags,
         offset: u64,
@@ -231,7 +243,7 @@ impl<S> Connection<S> {
             env.world.counters.tx_exhausted += 1;
             return Err(Blocked);
         };
-        let options = self.options(env.now, &env.world.hold, payload);
+        let options = self.options(stamp, &env.world.hold, payload);
         let header = self.template.header_len() + options.len();
         if header + payload > frame.capacity() {
             self.cut_to_frame(env, frame, payload);

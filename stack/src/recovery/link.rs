@@ -147,6 +147,8 @@ pub(super) struct Outcome {
     pub(super) data_segments: u64,
     pub(super) dropped: u64,
     pub(super) overflowed: u64,
+    /// By the receiver, because what was sent later came before it.
+    pub(super) refused: u64,
     pub(super) marked: u64,
     pub(super) runs_max: usize,
     pub(super) ssthresh: u32,
@@ -202,6 +204,7 @@ pub(super) fn transfer(mss: usize, total: u64, link: Link, reader: Reader, limit
     world.pump(0);
     world.run(limit_s * 1_000_000);
     world.out.delivered = world.peer.received;
+    world.out.refused = world.peer.refused;
     world.out.ssthresh = world.sender.ssthresh();
     world.out
 }
@@ -313,7 +316,8 @@ impl World {
         let at = Instant::from_micros(now);
         while let Some((offset, len)) = self.sender.next_retransmission() {
             let len = u64::from(len).min(self.mss());
-            self.transmit(now, offset, len);
+            let stamp = self.sender.stamp(at, offset, len);
+            self.transmit(now, stamp.micros(), offset, len);
             self.sender.retransmitted(at, offset, len);
             self.out.resent += 1;
         }
@@ -326,7 +330,7 @@ impl World {
             }
             let len = allowance.min(self.mss());
             let offset = self.sender.nxt();
-            self.transmit(now, offset, len);
+            self.transmit(now, now, offset, len);
             self.sender.sent(at, offset, len);
         }
         let sender = &self.sender;
@@ -358,7 +362,7 @@ impl World {
         self.out.probes += 1;
         let (offset, len) = self.sender.probe();
         let len = u64::from(len).min(self.total + 1 - offset);
-        self.transmit(now, offset, len);
+        self.transmit(now, now, offset, len);
         if offset == self.sender.nxt() {
             self.sender.sent(at, offset, len);
         } else {
@@ -366,7 +370,7 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, now: u64, offset: u64, len: u64) {
+    fn transmit(&mut self, now: u64, stamp_us: u64, offset: u64, len: u64) {
         let count = self.out.data_segments;
         self.out.data_segments += 1;
         let waiting_us = self.busy_until_us.saturating_sub(now);
@@ -385,7 +389,7 @@ impl World {
         let cwr = self.sender.take_cwr();
         let wire_us = ((len + OVERHEAD) * 8_000_000).div_ceil(self.link.bits_per_second);
         self.busy_until_us = self.busy_until_us.max(now) + wire_us;
-        let segment = Segment { offset, len, sent_us: now, marked, cwr };
+        let segment = Segment { offset, len, stamp_us, marked, cwr };
         self.post(self.released(self.busy_until_us) + self.delay(now) + late, Event::Data(segment));
     }
 

@@ -42,6 +42,10 @@ pub(super) struct Repair {
     /// When the first went out of what was sent again and is not all acknowledged yet; that ends below `resent_to`.
     first_resent: Option<Instant>,
     resent_to: u64,
+    /// Some of it bears the timestamp of what it repeats: no echo tells which of both was received.
+    pub(super) backdated: bool,
+    /// When text below `nxt` last went out with the time of then in its timestamp: the peer may take nothing older any more.
+    pub(super) stamped_at: Instant,
     /// Nothing below is lost.
     pub(super) lost_from: u64,
     /// Nothing below is flying for the first time.
@@ -68,6 +72,8 @@ impl Repair {
             resent: VecDeque::new(),
             first_resent: None,
             resent_to: 0,
+            backdated: false,
+            stamped_at: Instant::ZERO,
             lost_from: una,
             fresh_from: una,
             fack: una,
@@ -97,13 +103,15 @@ impl Repair {
     /// Whether an ACK that echoes what was sent at `echoed` (rounded down to `grain_us`) answers a first transmission:
     /// everything that went out again came later (Eifel, RFC 3522 3.2).
     pub(super) fn precedes_resent(&self, echoed: Option<Instant>, grain_us: u64) -> bool {
-        matches!((echoed, self.first_resent), (Some(echoed), Some(first)) if echoed.micros() + grain_us <= first.micros())
+        let first = self.first_resent.filter(|_| !self.backdated);
+        matches!((echoed, first), (Some(echoed), Some(first)) if echoed.micros() + grain_us <= first.micros())
     }
 
     /// Everything below `una` is acknowledged.
     pub(super) fn note_acked(&mut self, una: u64) {
         if una >= self.resent_to {
             self.first_resent = None;
+            self.backdated = false;
             self.resent.clear();
         }
     }

@@ -11,6 +11,9 @@ pub(super) const RUNS_MAX: usize = 8192;
 const RUNS_MIN: usize = 64;
 const BYTES_FOR_RUN: u64 = 256;
 
+/// Runs that are looked at for one that was sent once.
+const FIRST_SENT_RUNS: usize = 16;
+
 /// What is believed of the bytes of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
@@ -326,6 +329,13 @@ impl Scoreboard {
     /// Index of the run that holds `offset`; the number of runs when it lies behind all of them.
     pub(super) fn find(&self, offset: u64) -> usize {
         self.runs.partition_point(|run| run.end() <= offset)
+    }
+
+    /// When the text in front of `end` went out for the first time. Of what went out again that is not remembered: then when
+    /// the text did that follows, a few runs further on at most; nothing before it was sent later.
+    pub(super) fn first_sent(&self, end: u64) -> Option<Instant> {
+        let runs = self.runs.range(self.find(end - 1)..).take(FIRST_SENT_RUNS);
+        runs.chain((self.tail.len > 0).then_some(&self.tail)).find(|run| !run.resent).map(|run| run.sent)
     }
 
     /// The first run that is lost, looking from `offset` on.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub(super) struct Segment {
     pub(super) offset: u64,
     pub(super) len: u64,
-    pub(super) sent_us: u64,
+    pub(super) stamp_us: u64,
     pub(super) marked: bool,
     pub(super) cwr: bool,
 }
@@ -34,6 +34,7 @@ pub(super) struct Peer {
     read: u64,
     pub(super) acked: u64,
     echo_us: u64,
+    pub(super) refused: u64,
     ece: bool,
 }
 
@@ -49,6 +50,7 @@ impl Peer {
             read: 0,
             acked: 0,
             echo_us: 0,
+            refused: 0,
             ece: false,
         }
     }
@@ -74,8 +76,17 @@ impl Peer {
         let (before, gaps) = (self.received, !self.islands.is_empty());
         let edge = self.read + self.reader.buffer;
         let (start, end) = (segment.offset, (segment.offset + segment.len).min(edge));
-        if start <= self.acked && end >= self.acked {
-            self.echo_us = segment.sent_us - segment.sent_us % ECHO_GRAIN_US;
+        let stamp = segment.stamp_us - segment.stamp_us % ECHO_GRAIN_US;
+        if self.reader.stamps && stamp + ECHO_GRAIN_US < self.echo_us {
+            // PAWS (RFC 7323 5.3), with Linux's tick of tolerance (`TCP_PAWS_WINDOW`), and its report of what it has.
+            self.refused += 1;
+            if start < self.received {
+                self.duplicate = Some((start, end.min(self.received)));
+            }
+            return true;
+        }
+        if start <= self.acked {
+            self.echo_us = stamp;
         }
         if end <= self.received || self.islands.range(..=start).next_back().is_some_and(|(_, e)| *e >= end) {
             self.duplicate = (start < end).then_some((start, end));

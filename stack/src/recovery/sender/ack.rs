@@ -167,7 +167,7 @@ impl Sender {
             self.rtt.note_least(now, rtt_us);
             self.newest = Newest { sent: newest.sent, end: ack, rtt_us };
         }
-        if let Some(sent) = oldest.or(echoed) {
+        if let Some(sent) = oldest.or_else(|| echoed.filter(|_| !self.is_backdated())) {
             self.measured(now.micros_since(sent));
         }
         if limited {
@@ -229,6 +229,7 @@ impl Sender {
     /// Any acknowledgement that says more than that the next bytes arrived.
     fn on_careful_ack(&mut self, now: Instant, news: &Ack<'_>, known: u32, outcome: &mut AckOutcome) {
         self.board.settle();
+        let news = &Ack { echoed: news.echoed.filter(|_| !self.is_backdated()), ..*news };
         let (was, limited, repairs) = (self.una, self.una < self.limited_to, self.mode);
         let (dsack, mut delivery) = self.read(now, news);
         let advanced = self.una > was;

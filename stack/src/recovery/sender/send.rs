@@ -153,9 +153,41 @@ impl Sender {
         }
     }
 
-    /// `len` bytes from `offset` went out again.
+    /// The instant whose timestamp (RFC 7323) is for `len` bytes from `offset` that go again now: with SACK, when they went
+    /// out for the first time, unless a timer has expired.
+    ///
+    /// RFC 7323 3.2 wants the time of sending. But when text goes again and fills a hole, the peer takes its timestamp for
+    /// the most recent one, and PAWS (5.3) drops all that was sent before it and is merely late: at 100 Mbit/s and 5 %
+    /// reordering two segments for each one that goes again, at 1 Gbit/s twenty, which must go again in turn. With
+    /// timestamps in the order of sequence numbers nothing is older than what the peer has had before it. What is lost is
+    /// that an echo tells the copies apart (Eifel); DSACK does, and for timeouts, where it matters most, both do.
+    pub fn stamp(&self, now: Instant, offset: u64, len: u64) -> Instant {
+        match self.repair.as_deref() {
+            Some(repair) if self.sack && self.mode != Mode::Loss && !self.probing && len > 0 => {
+                if matches!(self.tail, Tail::Resend(at, _) if at == offset) {
+                    return now;
+                }
+                self.board.first_sent(offset + len).map_or(now, |at| at.max(repair.stamped_at))
+            }
+            _ => now,
+        }
+    }
+
+    /// A segment without text went out in front of text that was sent before it, as at a window that shrank.
+    pub fn stamped(&mut self, now: Instant) {
+        self.repair().stamped_at = now;
+    }
+
+    /// Whether an echo may be that of either copy of what went out twice.
+    #[inline]
+    pub(super) fn is_backdated(&self) -> bool {
+        self.repair.as_deref().is_some_and(|repair| repair.backdated)
+    }
+
+    /// `len` bytes from `offset` went out again, with the timestamp of [`stamp`](Self::stamp).
     pub fn retransmitted(&mut self, now: Instant, offset: u64, len: u64) {
         debug_assert!(offset >= self.una && offset + len <= self.nxt, "sent again what was not in flight");
+        let backdated = self.stamp(now, offset, len) < now;
         self.board.settle();
         self.board.resend(now, offset, len, self.mss);
         self.last_sent = now;
@@ -165,6 +197,11 @@ impl Sender {
         }
         let repair = self.repair();
         repair.note_resent(offset, offset + len, now);
+        if backdated {
+            repair.backdated = true;
+        } else {
+            repair.stamped_at = now;
+        }
         if reduced {
             repair.prr.sent(len);
         }

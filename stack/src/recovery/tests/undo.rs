@@ -89,17 +89,36 @@ fn a_duplicate_that_only_one_of_two_had_takes_nothing_back() {
     assert!(!s.in_recovery() && s.ssthresh() < u32::MAX);
 }
 
-/// RFC 3522 3.2: the ACK of the retransmitted segment echoes the first copy's timestamp.
+/// RFC 3522 3.2: the ACK of what a timeout sent again echoes the first copy's timestamp.
 #[test]
 fn a_timestamp_of_the_first_copy_takes_it_back() {
-    for (echoed, undone) in [(Some(ms(61)), true), (Some(ms(81)), false), (None, false)] {
+    for (sent, undone) in [(Some(ms(61)), true), (None, false)] {
         let (mut s, una) = full_window();
-        sacked(&mut s, ms(81), una, &[(una + 1, una + 6)]);
-        assert_eq!(resend(&mut s, ms(81)).len(), 1);
-        let news = Ack { ack: (una + 6) * MSS, window: Some(1 << 20), pure: true, echoed, ..Ack::default() };
-        assert_eq!(s.on_ack(ms(82), &news).undone, undone, "{echoed:?}");
-        assert_eq!(s.in_recovery(), !undone);
+        assert_eq!(s.on_timeout(s.deadline().expect("a timer runs")), Timeout::TailLoss);
+        resend(&mut s, ms(110));
+        let at = s.deadline().expect("a timer runs");
+        assert_eq!(s.on_timeout(at), Timeout::Retransmit);
+        assert_eq!(s.stamp(at, una * MSS, MSS), at, "a timeout's has the time of then");
+        resend(&mut s, at);
+        let news = Ack { ack: (una + 1) * MSS, window: Some(1 << 20), pure: true, echoed: sent, ..Ack::default() };
+        let outcome = s.on_ack(at.plus_micros(1000), &news);
+        assert_eq!((outcome.undone, s.in_recovery()), (undone, !undone), "{sent:?}");
     }
+}
+
+/// A fast retransmission has the timestamp of its first copy: an echo of that says nothing, the report of both copies does.
+#[test]
+fn a_timestamp_that_both_copies_have_takes_nothing_back() {
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 1, una + 6)]);
+    assert_eq!(s.stamp(ms(81), una * MSS, MSS), ms(61));
+    assert_eq!(resend(&mut s, ms(81)).len(), 1);
+    let srtt = s.srtt_us();
+    let echoed = Some(ms(61));
+    let news = Ack { ack: (una + 6) * MSS, window: Some(1 << 20), pure: true, echoed, ..Ack::default() };
+    assert!(!s.on_ack(ms(95), &news).undone && s.in_recovery());
+    assert_eq!(s.srtt_us(), srtt, "it measures no round trip either");
+    assert!(sacked(&mut s, ms(101), una + 7, &[(una, una + 1)]).undone);
 }
 
 /// An ACK for what a former recovery sent again says nothing about the present one.
