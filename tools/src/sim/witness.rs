@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 mod epoch;
 mod ranges;
+mod stamps;
 
 use epoch::Epoch;
 pub(crate) use ranges::Ranges;

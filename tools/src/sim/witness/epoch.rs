@@ -3,6 +3,7 @@
 //! Positions are counted in 64 bits from each side's SYN, which is 0; the first byte is 1.
 
 use super::ranges::Ranges;
+use super::stamps::Stamps;
 use super::{Opening, Terms};
 use khamsin_drivers::sim::client::{ACK, FIN, RST, Segment};
 use khamsin_stack::limits::MIN_MSS;
@@ -44,7 +45,7 @@ pub(super) struct Epoch {
     fin_at: Option<u64>,
     data_at: Instant,
     /// Timestamps: the last we sent, and the ones that the peer sent last.
-    stamp: Option<u32>,
+    stamp: Option<Stamps>,
     peer_stamps: Vec<u32>,
     over: bool,
 }
@@ -78,7 +79,7 @@ impl Epoch {
             max_window: syn.window.into(),
             fin_at: None,
             data_at: Instant::ZERO,
-            stamp: syn_ack.timestamps.map(|(value, _)| value),
+            stamp: syn_ack.timestamps.map(|(value, _)| Stamps::new(value)),
             peer_stamps: syn.stamp.into_iter().collect(),
             over: false,
         }
@@ -252,10 +253,10 @@ impl Epoch {
         if !self.stamps && honest {
             return Err("timestamps that were not agreed".to_owned());
         }
-        if self.stamp.is_some_and(|last| (value.wrapping_sub(last) as i32) < 0) {
-            return Err("a timestamp that runs backwards".to_owned());
-        }
-        self.stamp = Some(value);
+        let place = position(segment.seq, self.iss, self.furthest).unwrap_or(self.furthest);
+        let last = place + segment.payload.len() as u64 + u64::from(segment.flags & FIN != 0);
+        let stamps = self.stamp.get_or_insert_with(|| Stamps::new(value));
+        stamps.take(value, (place, last), self.furthest)?;
         if !blurred
             && self.peer_stamps.len() < 2048
             && !self.peer_stamps.is_empty()
