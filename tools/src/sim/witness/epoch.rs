@@ -11,6 +11,9 @@ use khamsin_stack::{Instant, TxOffload};
 
 /// Segments of the initial window (RFC 6928). Every duplicate acknowledgement allows one more (RFC 3042, RFC 5681 3.2).
 const INITIAL_SEGMENTS: u64 = 10;
+/// Runs of text on their way of which the server remembers each for itself, at least (`RUNS_MIN` in
+/// stack/src/recovery/scoreboard.rs).
+const RUNS: usize = 64;
 /// Further away than any window: not this connection.
 const NEAR: u32 = 1 << 26;
 
@@ -38,6 +41,8 @@ pub(super) struct Epoch {
     una: u64,
     /// What the peer has reported beyond it (RFC 2018).
     sacked: Ranges,
+    /// Segments with text since everything was acknowledged last.
+    pieces: usize,
     /// Acknowledgements that came before the first of any text.
     idle_acks: u64,
     peer_edge: u64,
@@ -74,6 +79,7 @@ impl Epoch {
             furthest: 1,
             una: 0,
             sacked: Ranges::default(),
+            pieces: 0,
             idle_acks: 0,
             peer_edge: 1 + u64::from(syn.window),
             max_window: syn.window.into(),
@@ -150,6 +156,7 @@ impl Epoch {
             self.peer_edge = self.peer_edge.max(ack + window);
             self.max_window = self.max_window.max(window);
             self.una = self.una.max(ack);
+            self.pieces = if self.una == self.furthest { 0 } else { self.pieces };
             self.take_blocks(segment, ack);
         }
     }
@@ -321,7 +328,10 @@ impl Epoch {
         self.data_at = now;
         // Text in front of a FIN goes again with it as long as the FIN is not reported, in as many segments as that takes today.
         let with_fin = self.fin_at.is_some_and(|at| self.sacked.cover(seq, at));
-        if honest && terms.direct && !fin && !with_fin && self.sacked.cover(seq, end) {
+        self.pieces += 1;
+        // Where a flight consists of crumbs, what is reported of it is not remembered crumb by crumb (RFC 2018 8 lets it).
+        let crowded = self.pieces > RUNS;
+        if honest && terms.direct && !fin && !with_fin && !crowded && self.sacked.cover(seq, end) {
             return Err(format!("sent {seq} to {end} again, which the peer has reported to have"));
         }
         // What is reported leaves room for as much, and where segments change places the window grows by it (Linux:
