@@ -1,15 +1,21 @@
-//! The bytes of a trace file, pcap or pcapng, through libpcap's reader into the dissection of packets.
+//! The bytes of a trace file, pcap or pcapng: through `khamsin-replay`'s reader, list and plans, and packet by packet into
+//! the stack's own dissection.
 //!
-//! khamsin has no reader of traces yet; the tool that will have one reads with the same library. What it reads must not
-//! harm what follows: every packet is dissected as a frame of its link type, and everything that the dissection names must
-//! lie where it says.
+//! A trace may come from anybody. Every packet is dissected as a frame of its link type, and everything that the dissection
+//! names must lie where it says. Nothing is replayed here: a stack keeps its memory for good.
 
 use khamsin_stack::wire::checksum::{verify_icmp, verify_tcp};
 use khamsin_stack::wire::{self, Kind, tcp_options};
+use khamsin_tools::replay::list::list;
+use khamsin_tools::replay::reader::Bounds;
+use khamsin_tools::replay::stats::pictures;
+use khamsin_tools::replay::trace::Trace;
+use khamsin_tools::replay::world::Plans;
 use pcap::{Capture, Linktype};
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// Packets looked at of one file.
 const PACKETS_MAX: usize = 10_000;
@@ -27,6 +33,7 @@ pub fn run(bytes: &[u8]) {
         file.write_all(bytes).expect("the file takes the trace");
         // By the name of the descriptor: libpcap opens, and closes, a description of its own.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        read(Path::new(&path));
         let Ok(mut capture) = Capture::from_file(path) else { return };
         let link = capture.get_datalink();
         for _ in 0..PACKETS_MAX {
@@ -40,6 +47,24 @@ pub fn run(bytes: &[u8]) {
             }
         }
     });
+}
+
+/// As `khamsin-replay` reads it, up to where it would be replayed.
+fn read(path: &Path) {
+    let bounds = Bounds { packets: PACKETS_MAX as u64, bytes: 1 << 24, flows: 64 };
+    let Ok(trace) = Trace::read(path, &bounds) else { return };
+    assert!(trace.flows.len() <= bounds.flows && trace.packets <= bounds.packets);
+    let shown = list(&trace);
+    assert!(shown.lines().count() == trace.flows.len() + 2, "{shown}");
+    let plans = Plans::new(&trace.flows);
+    for (index, flow) in trace.flows.iter().enumerate() {
+        pictures(flow);
+        let Some(plan) = plans.of(index) else { continue };
+        assert!(plan.steps.iter().all(|step| step.need <= plan.text_end + 1));
+        let mut first = [0; 256];
+        plan.text.read(flow, 1, &mut first);
+        assert_eq!(plan.text.difference(flow, 1, &first), None);
+    }
 }
 
 /// An IP packet in an Ethernet frame.
