@@ -81,7 +81,7 @@ impl Half {
         if to == from {
             return if from >= self.end { Place::New(from) } else { Place::Old(from) };
         }
-        if segment.flags.fin() {
+        if segment.flags.fin() && to > 1 {
             self.fin_at.get_or_insert(to - 1);
         }
         // Below the SYN lies nothing, and a range has no place for it.

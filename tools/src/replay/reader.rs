@@ -7,6 +7,9 @@ use super::link::{self, Link};
 use pcap::{Capture, Offline, Precision};
 use std::path::Path;
 
+/// Times behind this are taken as this, seconds since 1970: the year 2500. pcapng has room for more than any calendar.
+const SECONDS_MAX: u64 = 16_725_225_600;
+
 /// How much of a trace is used. What lies beyond is not read, and the trace says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
@@ -103,7 +106,7 @@ impl Reader {
         };
         self.number = number;
         // Nanoseconds stand where microseconds are otherwise. What a clock set back would do is not replayed.
-        let seconds = u64::try_from(packet.header.ts.tv_sec).unwrap_or(0);
+        let seconds = u64::try_from(packet.header.ts.tv_sec).unwrap_or(0).min(SECONDS_MAX);
         let nanos = u64::try_from(packet.header.ts.tv_usec).unwrap_or(0);
         self.last_ns = self.last_ns.max(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
         Ok(Some(Packet { number, at_ns: self.last_ns, bytes: packet.data }))
