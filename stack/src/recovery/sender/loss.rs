@@ -249,7 +249,9 @@ impl Sender {
                     self.congestion.set_cwnd(u64::from(cwnd), mss);
                 }
             }
-            None => self.congestion.undo(&earlier.before),
+            None if self.mode == Mode::Open => self.congestion.undo(&earlier.before),
+            // A reduction that cannot be wrong (ECN) is on its way: its end is where it would have been from there.
+            None => self.congestion.undo_earlier(&earlier.before, mss),
         }
         true
     }

@@ -207,3 +207,20 @@ fn new_data_that_the_window_holds_back_delays_no_repair() {
         assert_eq!(resend(&mut s, at.plus_micros(20_000)), [(1000, 1000), (2000, 1000)], "SACK {sack}");
     }
 }
+
+/// A mark comes while a wrong reduction is not refuted yet. When it is, the mark still counts: from where that one began. (Found by
+/// [`any_order`](super::any_order): the threshold was infinite again, and where the reduction ended, so was the window.)
+#[test]
+fn what_a_mark_costs_is_not_taken_back() {
+    let (mut s, una) = full_window();
+    sacked(&mut s, ms(81), una, &[(una + 1, una + 6)]);
+    assert_eq!(resend(&mut s, ms(81)), [(una * MSS, 1000)]);
+    sacked(&mut s, ms(101), una + 40, &[]);
+    assert!(!s.in_recovery());
+    send(&mut s, ms(102), MUCH);
+    let marked = Ack { ack: (una + 41) * MSS, window: Some(1 << 20), pure: true, ece: true, ..Ack::default() };
+    s.on_ack(ms(122), &marked);
+    let all = s.nxt() / MSS;
+    assert!(sacked(&mut s, ms(123), all, &[(una, una + 1)]).undone_earlier);
+    assert!(s.ssthresh() < 41_000 && s.cwnd() < 41_000, "{} {}", s.ssthresh(), s.cwnd());
+}
