@@ -247,7 +247,8 @@ fn a_wrong_command_line_is_2_and_one_sentence() {
         (&["http", "--address", "198.18.0.2"], "IP/LEN"),
         (&["http", "--workers", "0"], "0"),
         (&["http", "--require", "af-packet", "--backend", "tap"], "--require"),
-        (&["http", "--capture", "x.pcap"], "--capture"),
+        (&["http", "--capture-filter", "tcp"], "--capture"),
+        (&["http", "--backend", "epoll", "--capture", "x.pcapng"], "tcpdump"),
         (&["top"], "top"),
     ] {
         let (code, stdout, stderr) = run(arguments);
