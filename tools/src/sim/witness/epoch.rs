@@ -263,7 +263,11 @@ impl Epoch {
         let place = position(segment.seq, self.iss, self.furthest).unwrap_or(self.furthest);
         let last = place + segment.payload.len() as u64 + u64::from(segment.flags & FIN != 0);
         let stamps = self.stamp.get_or_insert_with(|| Stamps::new(value));
-        stamps.take(value, (place, last), self.furthest)?;
+        let order = stamps.take(value, (place, last), self.furthest);
+        // Where the text is not followed, it is not known what goes again either.
+        if !blurred || place == last {
+            order?;
+        }
         if !blurred
             && self.peer_stamps.len() < 2048
             && !self.peer_stamps.is_empty()
