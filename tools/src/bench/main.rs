@@ -7,6 +7,7 @@ mod contender;
 mod flood;
 mod held;
 mod impaired;
+mod links;
 mod machine;
 mod paced;
 mod report;
@@ -14,6 +15,7 @@ mod restart;
 mod servers;
 mod slow;
 mod throughput;
+mod wrk;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};

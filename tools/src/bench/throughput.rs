@@ -1,11 +1,13 @@
 //! Requests a second under wrk, and what the whole machine spends on them.
 
 use crate::contender::Contender;
+use crate::links::{make_roomy, set_mtu};
 use crate::machine::busy;
 use crate::report::{Report, Run};
+use crate::wrk::{latency, number_behind};
 use crate::{Case, Options};
 use anyhow::{Context, Result, ensure};
-use khamsin_tools::bed::{Bed, CLIENT_LINK, SERVER_LINK};
+use khamsin_tools::bed::Bed;
 use khamsin_tools::command::{Ran, run};
 use khamsin_tools::pages::Pages;
 use std::time::Duration;
@@ -74,13 +76,8 @@ fn one_run(contender: Contender, load: &Load, options: &Options, pages: &Pages) 
 /// A bed on which no contender runs out of ports, and whose links have the MTU that was asked for.
 fn prepared_bed(queues: usize, options: &Options) -> Result<Bed> {
     let bed = Bed::veth(queues)?;
-    let mtu = options.mtu.to_string();
-    bed.server.ip(&["link", "set", SERVER_LINK, "mtu", &mtu])?;
-    bed.client().ip(&["link", "set", CLIENT_LINK, "mtu", &mtu])?;
-    bed.client().sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
-    bed.client().sysctl("net.ipv4.tcp_tw_reuse", "1")?;
-    bed.server.sysctl("net.core.somaxconn", "8192")?;
-    bed.server.sysctl("net.ipv4.tcp_max_syn_backlog", "8192")?;
+    set_mtu(&bed, options.mtu)?;
+    make_roomy(&bed)?;
     Ok(bed)
 }
 
@@ -108,28 +105,9 @@ fn drive(bed: &Bed, contender: Contender, load: &Load, connections: u32, seconds
     run(command, Duration::from_secs(u64::from(seconds) + 30))?.ok()
 }
 
-fn number_behind(text: &str, label: &str) -> Result<f64> {
-    let rest = text.split_once(label).with_context(|| format!("no `{label}` in:\n{text}"))?.1;
-    rest.split_whitespace().next().and_then(|n| n.parse().ok()).with_context(|| format!("no number in:\n{text}"))
-}
-
 fn number_before(text: &str, label: &str) -> Result<f64> {
     let head = text.split_once(label).with_context(|| format!("no `{label}` in:\n{text}"))?.0;
     head.split_whitespace().last().and_then(|n| n.parse().ok()).with_context(|| format!("no number in:\n{text}"))
-}
-
-/// A line such as `  99%    1.23ms` of wrk's, in microseconds.
-fn latency(text: &str, percentile: &str) -> Result<f64> {
-    let line = text.lines().map(str::trim).find_map(|l| l.strip_prefix(percentile));
-    let word = line.with_context(|| format!("no {percentile} in:\n{text}"))?.trim();
-    let digits = word.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(word.len());
-    let scale = match &word[digits..] {
-        "us" => 1.0,
-        "ms" => 1e3,
-        "s" => 1e6,
-        other => anyhow::bail!("wrk counts time in `{other}`"),
-    };
-    Ok(word[..digits].parse::<f64>()? * scale)
 }
 
 #[cfg(test)]

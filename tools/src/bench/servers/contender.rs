@@ -1,7 +1,8 @@
 //! Who is measured: servers of the same files, each at its best for this load.
 
 use super::libevent;
-use anyhow::{Context, Result, ensure};
+use crate::contender::fetch;
+use anyhow::{Context, Result};
 use khamsin_tools::bed::{Bed, KERNEL_V4, STACK_V4};
 use khamsin_tools::command::{Running, is_installed};
 use khamsin_tools::deadline::wait_for;
@@ -9,8 +10,7 @@ use khamsin_tools::rung::Rung;
 use khamsin_tools::server::Server;
 use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -108,8 +108,10 @@ impl Contender {
             }
         };
         let address = SocketAddr::new(self.address().parse()?, 80);
-        wait_for("a first page", Duration::from_secs(10), || bed.client().enter(move || Ok(fetch(address).ok()))?)
-            .with_context(|| self.to_string())?;
+        wait_for("a first page", Duration::from_secs(10), || {
+            bed.client().enter(move || Ok(fetch(address).ok().map(drop)))?
+        })
+        .with_context(|| self.to_string())?;
         Ok(started)
     }
 }
@@ -118,21 +120,6 @@ impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
-}
-
-/// Gets `/small` once over a fresh connection.
-///
-/// # Errors
-/// No connection, or no answer of 200 within a second.
-pub(crate) fn fetch(address: SocketAddr) -> Result<()> {
-    let limit = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(b"GET /small HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    ensure!(answer.starts_with(b"HTTP/1.1 200 "), "another answer than 200");
-    Ok(())
 }
 
 fn khamsin(rung: Rung, bed: &Bed, root: &Path, room: Room, poll: &str) -> Result<Vec<Server>> {

@@ -3,7 +3,8 @@
 use super::cell::{Cell, Client};
 use super::lane::{Lane, client_words};
 use super::{REALTIME, SERVER_CORE, ServersOptions, meter};
-use anyhow::{Context, Result, bail, ensure};
+use crate::wrk::{latency, number_behind};
+use anyhow::{Context, Result, ensure};
 use khamsin_drivers::clock::Clock;
 use khamsin_stack::Instant;
 use khamsin_tools::bed::CLIENT_LINK;
@@ -172,8 +173,8 @@ fn wrk(cell: &Cell, lane: &Lane, seconds: u32) -> Vec<String> {
 fn read_wrk(text: &str) -> Result<(Figures, Vec<String>)> {
     let mut figures = Figures::new();
     figures.insert("requests_per_s".to_owned(), number_behind(text, "Requests/sec:")?);
-    figures.insert("p50_us".to_owned(), wrk_latency(text, "50%")?);
-    figures.insert("p99_us".to_owned(), wrk_latency(text, "99%")?);
+    figures.insert("p50_us".to_owned(), latency(text, "50%")?);
+    figures.insert("p99_us".to_owned(), latency(text, "99%")?);
     let said: Vec<String> = text
         .lines()
         .filter(|l| l.contains("Socket errors") || l.contains("Non-2xx"))
@@ -204,25 +205,6 @@ fn read_ab(text: &str) -> Result<(Figures, Vec<String>)> {
     figures.insert("errors".to_owned(), failed);
     ensure!(text.contains("Complete requests:"), "no report of ab's:\n{text}");
     Ok((figures, if failed > 0.0 { vec![format!("ab: {failed} requests failed")] } else { Vec::new() }))
-}
-
-fn number_behind(text: &str, label: &str) -> Result<f64> {
-    let rest = text.split_once(label).with_context(|| format!("no `{label}` in:\n{text}"))?.1;
-    rest.split_whitespace().next().and_then(|n| n.parse().ok()).with_context(|| format!("no number in:\n{text}"))
-}
-
-/// A line such as `  99%    1.23ms` of wrk's, in microseconds.
-fn wrk_latency(text: &str, percentile: &str) -> Result<f64> {
-    let line = text.lines().map(str::trim).find_map(|l| l.strip_prefix(percentile));
-    let word = line.with_context(|| format!("no {percentile} in:\n{text}"))?.trim();
-    let digits = word.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(word.len());
-    let scale = match &word[digits..] {
-        "us" => 1.0,
-        "ms" => 1e3,
-        "s" => 1e6,
-        other => bail!("wrk counts time in `{other}`"),
-    };
-    Ok(word[..digits].parse::<f64>()? * scale)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use super::cell::{Billing, Cell};
 use super::contender::{Contender, Room, Started};
 use super::{CLIENT_CORE, REALTIME, SERVER_CORE, ServersOptions, meter};
+use crate::links::{make_roomy, set_mtu};
 use anyhow::{Context, Result, ensure};
-use khamsin_tools::bed::{Bed, CLIENT_LINK, SERVER_LINK};
+use khamsin_tools::bed::{Bed, SERVER_LINK};
 use khamsin_tools::command::{is_installed, run};
 use khamsin_tools::deadline::wait_for;
 use std::fs;
@@ -74,14 +75,9 @@ impl Lane {
 fn prepared_bed(key: Key) -> Result<Bed> {
     let bed = if key.contender == Contender::Tap { Bed::alone()? } else { Bed::veth(1)? };
     if key.contender != Contender::Tap {
-        let mtu = key.mtu.to_string();
-        bed.server.ip(&["link", "set", SERVER_LINK, "mtu", &mtu])?;
-        bed.client().ip(&["link", "set", CLIENT_LINK, "mtu", &mtu])?;
+        set_mtu(&bed, key.mtu)?;
     }
-    bed.client().sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
-    bed.client().sysctl("net.ipv4.tcp_tw_reuse", "1")?;
-    bed.server.sysctl("net.core.somaxconn", "8192")?;
-    bed.server.sysctl("net.ipv4.tcp_max_syn_backlog", "8192")?;
+    make_roomy(&bed)?;
     Ok(bed)
 }
 
