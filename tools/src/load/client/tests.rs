@@ -8,6 +8,7 @@ use crate::sim::server::{FILES, Files, Server, body_of_file, file_name, listener
 use khamsin_drivers::sim::{Side, SimConfig, SimQueue, Wire};
 use khamsin_stack::limits::Limits;
 use khamsin_stack::{Shard, ShardConfig};
+use std::time::Duration;
 
 struct World {
     wire: Wire,
