@@ -109,8 +109,11 @@ counters! {
     parked,
     /// Parked connections woken: by a segment, by a deadline, for a drain.
     woken,
-    /// Parked connections found idle by a deadline or a segment and not woken, because every live connection was busy.
+    /// Segments to parked connections that did not wake them, and times that their deadlines were put off, because too many
+    /// live connections were busy.
     drop_wake_full,
+    /// Orphans reset, because others needed their room and their peers had been silent for some seconds.
+    shed_orphans,
     /// Segments to parked connections dropped because too many came that the gate would stop.
     drop_wake_limit,
     /// Keep-alive probes of peers answered while the connection stayed parked.

@@ -9,6 +9,7 @@
 //! cannot choose where they land. It is no message authentication code; its values must never leave the machine.
 
 use crate::FlowKey;
+use core::ops::Range;
 
 /// The table holds as many flows as it was made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -52,6 +53,12 @@ impl FlowTable {
             len: 0,
             key: [key[0], key[1], more[0], more[1] ^ 0x8ebc_6af0_9c88_c6e3],
         }
+    }
+
+    /// Where its slots lie.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.slots.as_ptr() as usize;
+        start..start + size_of_val::<[u64]>(&self.slots)
     }
 
     /// Flows that fit.

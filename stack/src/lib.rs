@@ -5,6 +5,7 @@
 //! smoltcp is named here and nowhere else: it keeps the receive half and the state machine of each connection,
 //! while the gate around it owns everything that appears on the wire.
 
+mod aligned;
 pub mod app;
 mod connection;
 pub mod content;

@@ -87,6 +87,15 @@ pub const WARM_DEFAULT: usize = 2048;
 pub const PARK_EARLY_US: u64 = 30_000;
 /// Live connections looked at then, for each that comes: enough to become fewer again.
 pub const EARLY_LOOKS: usize = 8;
+/// Silence after which one that has not said anything yet does, microseconds: whoever opens a connection to use it has done so
+/// by then, as its first request follows the handshake at once.
+pub const PARK_MUTE_US: u64 = 2_000;
+/// Silence after which an orphan (its application has closed it, the peer is yet to agree) is reset when units are scarce,
+/// microseconds: its FIN has been repeated once or twice by then. Linux resets orphans beyond `tcp_max_orphans` at once.
+pub const FORSAKEN_US: u64 = 3_000_000;
+/// Of the units, the last quarter (one in so many) is for those who come and speak: where no more are free, deadlines of parked
+/// connections are served a few at a time, and orphans make room.
+pub const UNITS_KEPT: usize = 4;
 /// Silence after which a connection is parked, microseconds. Whoever comes back sooner should not pay for it.
 pub const PARK_AFTER_US: u64 = 1_000_000;
 /// Live connections looked at for one to park when a unit is wanted and none is free.
@@ -95,8 +104,8 @@ pub const PARK_LOOKS: usize = 32;
 pub const PARKED_GROUPS_PER_TURN: usize = 4096;
 /// Places looked at in one turn for parked connections to wake.
 pub const RECORDS_PER_TURN: usize = 65_536;
-/// How long a parked connection for which something is due waits when every live one is busy, microseconds.
-pub const RETRY_WAKE_US: u64 = 1_000_000;
+/// How long parked connections for which something is due wait when too many live ones are busy, microseconds.
+pub const RETRY_WAKE_US: u64 = 100_000;
 /// How long a shard waits for frames of its own to come back when it has something to send and none is free, microseconds; a
 /// frame that arrives ends it.
 pub const RETRY_TX_US: u64 = 200;

@@ -63,6 +63,92 @@ fn who_is_silent_makes_room_before_more_memory_is_touched() {
 }
 
 #[test]
+fn who_never_spoke_makes_room_first() {
+    let mut w = world(Limits { connections: 64, live: 16, warm: 4, ..parks() });
+    w.establish();
+    for _ in 1..8 {
+        w.establish_more();
+    }
+    for n in 0..4 {
+        w.turn_to(40_000 + n);
+        w.send(data(1, 1, b"hello"));
+        w.expect_data(1, 6, b"hello");
+        w.send(ack(6, 6));
+    }
+    w.pass(3);
+    w.turn_to(40_007);
+    w.establish_more();
+    // Four are in conversation.
+    assert_eq!((w.shard.live(), w.shard.parked()), (9, 4));
+    w.establish_more();
+    assert_eq!((w.shard.live(), w.shard.parked()), (10, 4));
+}
+
+#[test]
+fn orphans_whose_peers_are_gone_make_room_for_who_comes() {
+    let mut w = world(Limits { connections: 64, live: 4, ..parks() });
+    w.establish();
+    for n in 0..4 {
+        if n > 0 {
+            w.establish_more();
+        }
+        // A FIN follows, which nobody acknowledges.
+        w.send(data(1, 1, b"shut"));
+        w.queue.tx.clear();
+    }
+    w.pass(2_000);
+    w.queue.tx.clear();
+    w.key.peer_port += 1;
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(ack(1, 1));
+    assert_eq!((w.counters().drop_accept_full, w.shard.live()), (1, 4));
+    w.pass(1_500);
+    w.queue.tx.clear();
+    w.send(ack(1, 1));
+    let c = w.counters();
+    assert_eq!((c.shed_orphans, c.closed_timed_out, c.accepted), (1, 1, 5));
+    let reset = w.queue.tx.pop_front().unwrap();
+    assert!(matches!(wire::parse(&reset).kind, Kind::Tcp(s) if s.flags.rst() && s.key.local_port < 40_004));
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+}
+
+/// Deadlines of very many that come at once, and whose peers have gone, leave units for who comes and speaks; they are not tried
+/// in vain again and again.
+#[test]
+fn deadlines_do_not_take_all_the_units() {
+    const ALL: u64 = 900;
+    let mut w = world(Limits { connections: 1_000, live: 512, syn_backlog: 256, store_blocks: 2_000, ..parks() });
+    w.establish();
+    for n in 0..ALL {
+        if n > 0 {
+            w.establish_more();
+        }
+        w.send(data(1, 1, b"timer"));
+        w.queue.tx.clear();
+        w.send(ack(6, 1));
+    }
+    w.pass(1_500);
+    assert_eq!(w.shard.parked() as u64, ALL);
+    w.pass(1_600);
+    let live = w.shard.live() - w.shard.parked();
+    assert!((384..512).contains(&live), "{live} woken");
+    w.queue.tx.clear();
+    w.establish_more();
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.send(ack(6, 6));
+    // All units are in use some time later, and the others are looked at ten times a second.
+    w.pass(2_000);
+    let (before, full) = (w.counters().drop_wake_full, w.shard.live() - w.shard.parked());
+    assert_eq!(full, 512);
+    w.pass(2_000);
+    let tries = w.counters().drop_wake_full - before;
+    assert!((1..=21).contains(&tries), "{tries} looks in two seconds");
+}
+
+#[test]
 fn when_everybody_is_busy_a_segment_waits_for_its_repetition() {
     let limits = Limits { connections: 3, live: 1, ..parks() };
     let mut w = world(limits);

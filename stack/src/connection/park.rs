@@ -34,6 +34,11 @@ impl<S> Connection<S> {
         now.micros_since(self.waiting.heard_at())
     }
 
+    /// Whether the peer has not said anything since it came, or woke.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.rx.next == 0
+    }
+
     /// It could not be parked: it is tried again later.
     pub(crate) fn refuse_to_park(&mut self, now: Instant) {
         self.waiting.refuse_to_park(now);

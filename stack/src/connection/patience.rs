@@ -121,6 +121,12 @@ impl<S> Connection<S> {
         self.tx.shutdown
     }
 
+    /// An orphan whose peer has said nothing for `silence_us`: most likely it is gone.
+    pub(crate) fn is_forsaken(&self, now: Instant, silence_us: u64) -> bool {
+        let Waiting { heard_at, progress_at, .. } = self.waiting;
+        self.is_orphan() && now.micros_since(heard_at.max(progress_at)) >= silence_us
+    }
+
     /// The peer has been silent for too long, or is to be asked whether it lives.
     pub(super) fn on_silence<Q: Queue>(&mut self, env: &mut Env<'_, Q>) -> Fate {
         if self.waiting.waits || self.waiting.probes >= KEEP_ALIVE_PROBES {

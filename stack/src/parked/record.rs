@@ -1,11 +1,16 @@
 //! [`Resting`] in as few bytes as it takes.
 
 use super::Resting;
+use crate::aligned::Aligned;
 use crate::recovery::{Algorithm, History};
 use crate::{Coarse, FlowKey, Instant};
+use core::ops::{Deref, DerefMut};
 
 /// The addresses and ports of one family, as they stand on the wire.
 pub(super) trait Key: Copy + PartialEq {
+    /// A record in its table: 64 bytes lie in one cache line, 88 are not stretched to two.
+    type Place: Copy + Deref<Target = Record<Self>> + DerefMut + From<Record<Self>>;
+
     fn pack(key: &FlowKey) -> Self;
     fn unpack(&self) -> FlowKey;
     /// Port 0 marks a free record: nobody connects from there.
@@ -29,6 +34,8 @@ pub(super) struct KeyV6 {
 }
 
 impl Key for KeyV4 {
+    type Place = Aligned<Record<KeyV4>>;
+
     fn pack(key: &FlowKey) -> Self {
         let v4 = |a: &[u8; 16]| [a[12], a[13], a[14], a[15]];
         KeyV4 { peer: v4(&key.peer), local: v4(&key.local), ports: [key.peer_port, key.local_port] }
@@ -44,6 +51,8 @@ impl Key for KeyV4 {
 }
 
 impl Key for KeyV6 {
+    type Place = Plain<Record<KeyV6>>;
+
     fn pack(key: &FlowKey) -> Self {
         KeyV6 { peer: key.peer, local: key.local, ports: [key.peer_port, key.local_port] }
     }
@@ -54,6 +63,30 @@ impl Key for KeyV6 {
 
     fn peer_port(&self) -> u16 {
         self.ports[0]
+    }
+}
+
+/// A value as it is.
+#[derive(Clone, Copy)]
+pub(super) struct Plain<T>(T);
+
+impl<T> Deref for Plain<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Plain<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T> From<T> for Plain<T> {
+    fn from(value: T) -> Self {
+        Plain(value)
     }
 }
 

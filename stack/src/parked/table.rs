@@ -2,15 +2,17 @@
 
 use super::Resting;
 use super::record::{Key, KeyV4, KeyV6, Record};
+use crate::aligned::addresses;
 use crate::{Coarse, FlowKey, Instant};
 use arrayvec::ArrayVec;
+use core::ops::Range;
 
 /// Records that share one deadline, the least of theirs.
 pub const GROUP: usize = 64;
 /// Bytes of a parked connection over IPv4, beside its place in the flow table.
-pub const RECORD_V4: usize = size_of::<Record<KeyV4>>() + size_of::<u32>() / GROUP;
+pub const RECORD_V4: usize = size_of::<<KeyV4 as Key>::Place>() + size_of::<u32>() / GROUP;
 /// The same over IPv6.
-pub const RECORD_V6: usize = size_of::<Record<KeyV6>>() + size_of::<u32>() / GROUP;
+pub const RECORD_V6: usize = size_of::<<KeyV6 as Key>::Place>() + size_of::<u32>() / GROUP;
 const _: () = assert!(RECORD_V4 == 64 && RECORD_V6 == 88);
 
 /// In a position: it is in the table of IPv6.
@@ -18,8 +20,8 @@ const V6: u32 = 1 << 29;
 /// Of a free record: there is no next one.
 const NONE: u32 = u32::MAX;
 
-struct Table<K> {
-    records: Vec<Record<K>>,
+struct Table<K: Key> {
+    records: Vec<K::Place>,
     /// The first free one below `records.len()`.
     free: u32,
     len: usize,
@@ -39,12 +41,12 @@ impl<K: Key> Table<K> {
             Some(place) => {
                 let at = self.free;
                 self.free = place.snd_nxt;
-                *place = record;
+                *place = record.into();
                 at
             }
             None => {
                 debug_assert!(self.records.len() < self.records.capacity(), "room was set aside for every connection");
-                self.records.push(record);
+                self.records.push(record.into());
                 (self.records.len() - 1) as u32
             }
         };
@@ -62,7 +64,7 @@ impl<K: Key> Table<K> {
     }
 
     fn get(&self, at: u32) -> Option<&Record<K>> {
-        self.records.get(at as usize).filter(|record| record.is_taken())
+        self.records.get(at as usize).map(|place| &**place).filter(|record| record.is_taken())
     }
 
     fn remove(&mut self, at: u32) {
@@ -99,12 +101,15 @@ pub(crate) struct Parked {
     least: u32,
     /// The groups are being gone through: the next one, and the least of those before.
     lap: Option<(usize, u32)>,
+    /// Whatever is due waits until then.
+    paused_until: Instant,
 }
 
 impl Parked {
     /// Room for `capacity` of either family.
     pub(crate) fn new(capacity: usize) -> Self {
-        Parked { v4: Table::new(capacity), v6: Table::new(capacity), least: u32::MAX, lap: None }
+        let (v4, v6) = (Table::new(capacity), Table::new(capacity));
+        Parked { v4, v6, least: u32::MAX, lap: None, paused_until: Instant::ZERO }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -163,6 +168,11 @@ impl Parked {
         }
     }
 
+    /// Where the records of either family lie, or will.
+    pub(crate) fn addresses(&self) -> [Range<usize>; 2] {
+        [addresses(&self.v4.records), addresses(&self.v6.records)]
+    }
+
     /// Where to prefetch.
     pub(crate) fn address(&self, at: u32) -> usize {
         let v4 = || self.v4.records.get(at as usize).map(|r| core::ptr::from_ref(r) as usize);
@@ -173,7 +183,12 @@ impl Parked {
     /// When [`due`](Self::due) may have something.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        (self.least != u32::MAX).then(|| Coarse::from_bits(self.least).instant())
+        (self.least != u32::MAX).then(|| Coarse::from_bits(self.least).instant().max(self.paused_until))
+    }
+
+    /// Nothing could be done for anybody: nothing is due before `until`.
+    pub(crate) fn pause(&mut self, until: Instant) {
+        self.paused_until = until;
     }
 
     /// Whether there may be something due.

@@ -2,6 +2,8 @@
 //!
 //! Nearly all of it is zeroed memory from the system, of which only what is used becomes resident.
 
+use super::{Shard, slab::Slab};
+use crate::Queue;
 use crate::app::App;
 use crate::connection::Connection;
 use crate::cookie::Cookies;
@@ -14,6 +16,7 @@ use crate::syn::SynTable;
 use crate::timewait::TimeWaitTable;
 use crate::wheel::Wheel;
 use crate::{flow, machine};
+use core::ops::Range;
 
 /// One part: `count` pieces of `each` bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,16 @@ impl Part {
     }
 }
 
+impl<A: App, Q: Queue> Shard<A, Q> {
+    /// The addresses of the tables in which each flow has another place, so that a segment of whichever finds it cold: for advice
+    /// to the kernel about their pages. They fill up from their beginning, but for the flow table, where chance decides; what was
+    /// never used is not resident yet.
+    pub fn tables(&self) -> [Range<usize>; 4] {
+        let [v4, v6] = self.parked.addresses();
+        [self.flows.addresses(), v4, v6, self.live.addresses()]
+    }
+}
+
 /// What a [`Shard`](super::Shard) with these limits sets aside for the application `A`.
 pub fn cost<A: App>(limits: &Limits) -> Vec<Part> {
     let (units, open) = (limits.units(), limits.connections);
@@ -42,7 +55,7 @@ pub fn cost<A: App>(limits: &Limits) -> Vec<Part> {
     let flows = open + limits.syn_backlog + limits.time_wait;
     let sources =
         Sources::bytes_for(limits.syn_backlog) + if limits.per_source > 0 { Sources::bytes_for(open) } else { 0 };
-    let live = size_of::<Option<Connection<A::Session>>>() + size_of::<crate::connection::Parts>() + 4;
+    let live = Slab::<Connection<A::Session>>::BYTES_EACH + size_of::<crate::connection::Parts>() + 4;
     let part = |name, each, count| Part { name, each, count, idle: false };
     vec![
         Part { idle: true, ..part("parked connections, IPv4", RECORD_V4, parkable) },

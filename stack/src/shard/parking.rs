@@ -6,8 +6,8 @@ use super::{Flow, Shard};
 use crate::app::{App, Listener, Patience};
 use crate::connection::Connection;
 use crate::limits::{
-    EARLY_LOOKS, PARK_EARLY_US, PARK_LOOKS, PARKED_GROUPS_PER_TURN, RECORDS_PER_TURN, RETRY_WAKE_US, ROUSED_PER_TURN,
-    TIMERS_PER_TURN,
+    EARLY_LOOKS, FORSAKEN_US, PARK_EARLY_US, PARK_LOOKS, PARK_MUTE_US, PARKED_GROUPS_PER_TURN, RECORDS_PER_TURN,
+    RETRY_WAKE_US, ROUSED_PER_TURN, TIMERS_PER_TURN, UNITS_KEPT,
 };
 use crate::parked::Resting;
 use crate::timestamps::{Timestamps, is_old_duplicate};
@@ -85,18 +85,37 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         while looks > 0 && self.live.len() >= self.limits.warm {
             looks -= 1;
             self.park_hand = self.live.after(self.park_hand);
-            let silent = |c: &Connection<A::Session>| c.silence_us(now) >= PARK_EARLY_US;
-            if self.live.get(self.park_hand).is_some_and(silent) {
-                self.park(now, queue, app, self.park_hand);
+            let Some(connection) = self.live.get(self.park_hand) else { continue };
+            let silence_us = if connection.is_mute() { PARK_MUTE_US } else { PARK_EARLY_US };
+            if connection.silence_us(now) >= silence_us && !self.park(now, queue, app, self.park_hand) {
+                self.shed_orphan(now, queue, app, self.park_hand);
             }
         }
         let mut looks = PARK_LOOKS;
         while self.live.is_full() && looks > 0 {
             looks -= 1;
             self.park_hand = self.live.after(self.park_hand);
-            self.park(now, queue, app, self.park_hand);
+            if !self.park(now, queue, app, self.park_hand) {
+                self.shed_orphan(now, queue, app, self.park_hand);
+            }
         }
         !self.live.is_full()
+    }
+
+    /// Whether units are left beside those that are kept for whoever comes and speaks.
+    fn has_units_to_spare(&self) -> bool {
+        let units = self.limits.units();
+        self.live.len() < units - units / UNITS_KEPT
+    }
+
+    /// Where units are scarce, an orphan is reset whose peer may have gone: clients that vanish by the ten thousand would
+    /// otherwise hold all of them until the last FIN is repeated, and nobody else could come.
+    fn shed_orphan(&mut self, now: Instant, queue: &mut Q, app: &mut A, id: u32) {
+        let gone = |connection: &Connection<A::Session>| connection.is_forsaken(now, FORSAKEN_US);
+        if !self.has_units_to_spare() && self.live.get(id).is_some_and(gone) {
+            self.world.counters.shed_orphans += 1;
+            self.reset(now, queue, app, id, CloseReason::TimedOut);
+        }
     }
 
     fn resting(&self, app: &A, position: u32) -> Option<(Resting, Listener, Patience)> {
@@ -184,6 +203,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn on_parked_timers(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
         let (mut budget, mut left) = (PARKED_GROUPS_PER_TURN, TIMERS_PER_TURN);
         while left > 0 && self.parked.is_due(now) {
+            let scarce = !self.has_units_to_spare() && !(self.make_room(now, queue, app) && self.has_units_to_spare());
+            if scarce && self.live.is_full() {
+                // One look for all of them: a million whose time has come must not be tried one by one, in vain.
+                self.world.counters.drop_wake_full += 1;
+                return self.parked.pause(now.plus_micros(RETRY_WAKE_US));
+            }
             let due = self.parked.due(now, &mut budget);
             if due.is_empty() {
                 return;
@@ -197,6 +222,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                         self.parked.put_off(position, now.plus_micros(RETRY_WAKE_US));
                     }
                 }
+            }
+            if scarce {
+                return self.parked.pause(now.plus_micros(RETRY_WAKE_US));
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Connections by number, and the units and stores that pass from one to the next.
 
+use crate::aligned::{Aligned, addresses};
 use crate::connection::Parts;
 use crate::limits::Limits;
 use crate::machine::Arena;
 use crate::store::Store;
+use core::ops::Range;
 
 /// A bounded slab. A number is used again after its connection is gone.
 pub(super) struct Slab<T> {
-    slots: Vec<Option<T>>,
+    slots: Vec<Aligned<Option<T>>>,
     free: Vec<u32>,
     capacity: usize,
     arena: Arena,
@@ -23,6 +25,14 @@ impl<T> Slab<T> {
             arena: Arena::new(limits),
             parts: Vec::with_capacity(limits.units()),
         }
+    }
+
+    /// Bytes of an entry.
+    pub(super) const BYTES_EACH: usize = size_of::<Aligned<Option<T>>>();
+
+    /// Where the entries lie, or will.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        addresses(&self.slots)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -51,12 +61,12 @@ impl<T> Slab<T> {
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         match self.free.pop() {
             Some(id) => {
-                self.slots[id as usize] = Some(entry);
+                self.slots[id as usize].0 = Some(entry);
                 id
             }
             None => {
                 debug_assert!(self.slots.len() < self.capacity);
-                self.slots.push(Some(entry));
+                self.slots.push(Aligned(Some(entry)));
                 (self.slots.len() - 1) as u32
             }
         }
