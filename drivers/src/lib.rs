@@ -10,6 +10,7 @@ pub mod doorbell;
 pub mod epoll;
 pub mod group;
 pub mod link;
+pub mod pages;
 pub mod pool;
 pub mod sim;
 pub mod tap;

@@ -5,6 +5,7 @@ use crate::worker::{Engine, Turn};
 use khamsin_drivers::capture::Tapped;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::epoll::{Config, Host};
+use khamsin_drivers::pages::ask_for_huge;
 use khamsin_stack::recovery::Algorithm;
 use khamsin_stack::{CloseReason, Instant, Queue, Shard, ShardConfig};
 use std::io;
@@ -79,6 +80,8 @@ impl<Q: Queue> OwnStack<Q> {
     pub(crate) fn new(config: ShardConfig, algorithm: Algorithm, queue: Tapped<Q>, apps: Apps) -> Self {
         let mut shard = Shard::new(config, queue.caps());
         shard.set_algorithm(algorithm);
+        let huge: usize = shard.tables().into_iter().map(ask_for_huge).sum();
+        tracing::debug!("tables of {} MiB may have huge pages", huge >> 20);
         if queue.captures() {
             shard.watch_ends();
         }

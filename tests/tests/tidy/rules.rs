@@ -18,6 +18,7 @@ const UNSAFE_FILES: &[&str] = &[
     "drivers/src/af_xdp/socket.rs",
     "drivers/src/af_xdp/umem.rs",
     "drivers/src/link/ethtool.rs",
+    "drivers/src/pages.rs",
     "drivers/src/tap/device.rs",
 ];
 
