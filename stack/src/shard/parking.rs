@@ -203,7 +203,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn on_parked_timers(&mut self, now: Instant, queue: &mut Q, app: &mut A) {
         let (mut budget, mut left) = (PARKED_GROUPS_PER_TURN, TIMERS_PER_TURN);
         while left > 0 && self.parked.is_due(now) {
-            let scarce = !self.has_units_to_spare() && !(self.make_room(now, queue, app) && self.has_units_to_spare());
+            if !self.has_units_to_spare() {
+                self.make_room(now, queue, app);
+            }
+            let scarce = !self.has_units_to_spare();
             if scarce && self.live.is_full() {
                 // One look for all of them: a million whose time has come must not be tried one by one, in vain.
                 self.world.counters.drop_wake_full += 1;
