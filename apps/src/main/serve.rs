@@ -91,6 +91,10 @@ fn tell(name: &str, event: LinkEvent) {
             tracing::warn!("{name} now has MTU {mtu}; restart khamsin to use more than it had at the start");
         }
         LinkEvent::MacChanged(_) => tracing::warn!("{name} has another MAC address; restart khamsin to answer at it"),
+        LinkEvent::QueuesChanged(n) => tracing::warn!(
+            "{name} now receives on {n} queue(s): frames that come on others than those at the start go to the kernel and \
+             are not served; set them back with `ethtool -L {name}`, or restart khamsin to use all"
+        ),
         LinkEvent::Removed => {}
     }
 }

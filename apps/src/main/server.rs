@@ -1,8 +1,8 @@
 //! A running server: the rung that was taken and the workers on it.
 
 use crate::apps::Recipe;
-use crate::cli::{AppName, Poll};
-use crate::ladder::{Ladder, climb};
+use crate::cli::{AppName, Backend, Poll};
+use crate::ladder::{Ladder, backend_of, climb};
 use crate::open::Opener;
 use crate::options::Options;
 use crate::privileges;
@@ -73,7 +73,8 @@ impl Server {
             tracing::warn!("capabilities could not be dropped ({error}); serving with all of them");
         }
         if let Some(interface) = &running.interface {
-            crate::watch::start(interface, events.clone())?;
+            // Only AF_XDP is bound to single queues.
+            crate::watch::start(interface, backend_of(rung) == Backend::AfXdp, events.clone())?;
         }
         let ready = Ready { rung, addresses: running.addresses.clone(), listen: running.listen.clone() };
         tracing::info!("serving on {rung} with {} worker(s)", running.crew.threads.len());

@@ -120,8 +120,10 @@ impl XdpQueue {
             self.gone = self.socket.kick_tx() == Err(Errno::NXIO);
         }
         if self.gone {
-            let what =
-                format!("interface {} was removed: nothing more will come of its queue {}", self.interface, self.queue);
+            let what = format!(
+                "interface {} was removed: nothing more will come of its queue {}; start khamsin again when it is back",
+                self.interface, self.queue
+            );
             return Err(io::Error::new(io::ErrorKind::NotConnected, what));
         }
         Ok(())

@@ -29,6 +29,8 @@ pub enum LinkEvent {
     MtuChanged(u32),
     /// It has another MAC address.
     MacChanged([u8; 6]),
+    /// It now receives on this many queues.
+    QueuesChanged(u32),
 }
 
 /// A subscription to the news of one interface.
@@ -83,6 +85,16 @@ impl Watch {
             }
         }
         None
+    }
+
+    /// Looks whether the interface still receives on as many queues; no news of the kernel's tells of that, so whoever wants
+    /// to know asks now and then. What it finds is the next event.
+    pub fn check_queues(&mut self) {
+        let Ok(now) = by_name(&self.link.name) else { return };
+        if !self.gone && now.index == self.link.index && now.rx_queues != self.link.rx_queues {
+            self.link.rx_queues = now.rx_queues;
+            self.events.push_back(LinkEvent::QueuesChanged(now.rx_queues));
+        }
     }
 
     fn read(&mut self, bytes: &[u8]) {

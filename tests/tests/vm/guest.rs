@@ -98,6 +98,13 @@ impl Guest {
         self.sh(&format!("tail -c 6000 /run/{name}.log")).map_or_else(|e| format!("{e:#}"), |said| said.text)
     }
 
+    /// Wants the server called `name` to run still, without a panic.
+    pub(crate) fn log_must_be_calm(&mut self, name: &str) -> Result<()> {
+        let log = self.log(name);
+        ensure!(self.is_running(name)? && !log.contains("panicked"), "{name}: {log}");
+        Ok(())
+    }
+
     /// The options of the server on the guest's network card.
     pub(crate) fn main_options(&self) -> String {
         format!("--interface eth0 --address {STACK_V4}/24 --address {STACK_V6}/64 {}", self.options)
