@@ -31,16 +31,16 @@ impl KernelSockets {
 }
 
 impl Engine for KernelSockets {
-    /// Looking costs a system call here, and one that sleeps brings as much: only `--poll busy` spins.
-    const SPINS: bool = false;
+    /// epoll has whatever came in between.
+    const WAIT_LOOKS: bool = true;
 
     fn turn(&mut self, now: Instant) -> Turn {
         // An error shows again in the next `wait`, which can tell of it.
         if !std::mem::take(&mut self.fetched) {
             let _ = self.host.wait(Some(Duration::ZERO));
         }
-        self.host.turn(now, &mut self.apps);
-        Turn { busy: false, deadline: self.host.deadline() }
+        let busy = self.host.turn(now, &mut self.apps) > 0;
+        Turn { busy, deadline: self.host.deadline() }
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {

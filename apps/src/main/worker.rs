@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// What a worker turns: a stack over frames, or a host of kernel sockets, with its applications.
 pub(crate) trait Engine {
-    /// Whether looking for more costs so little that an adaptive worker does it for a moment before it sleeps.
-    const SPINS: bool = true;
+    /// Whether `wait` finds what has arrived already, so that nobody who is about to sleep needs to look for it first.
+    const WAIT_LOOKS: bool = false;
 
     /// Does what there is to do at `now`.
     fn turn(&mut self, now: Instant) -> Turn;
@@ -116,11 +116,13 @@ pub(crate) fn run<E: Engine>(engine: &mut E, control: &Control, poll: Poll, cloc
         }
         if turn.busy {
             active = now;
-            continue;
+            if !E::WAIT_LOOKS || poll != Poll::Sleep {
+                continue;
+            }
         }
         let spin = match poll {
             Poll::Busy => true,
-            Poll::Adaptive => E::SPINS && now.micros_since(active) < SPIN_US,
+            Poll::Adaptive => now.micros_since(active) < SPIN_US,
             Poll::Sleep => false,
         };
         if spin {
