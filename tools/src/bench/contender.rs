@@ -1,19 +1,18 @@
 //! Who is measured: a server that serves the same files in the same namespace.
 
 use crate::Options;
+use crate::nginx::Nginx;
 use anyhow::{Context, Result};
 use khamsin_tools::bed::{Bed, KERNEL_V4, STACK_V4};
-use khamsin_tools::command::{Running, is_installed};
+use khamsin_tools::command::is_installed;
 use khamsin_tools::deadline::wait_for;
 use khamsin_tools::pages::Pages;
 use khamsin_tools::rung::Rung;
 use khamsin_tools::server::Server;
 use std::fmt;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +49,7 @@ impl Contender {
     pub(crate) fn start(self, bed: &Bed, pages: &Pages, workers: usize, options: &Options) -> Result<Started> {
         let count = workers.to_string();
         let started = match self {
-            Contender::Nginx => Started::Nginx(Nginx::start(bed, pages, workers)?),
+            Contender::Nginx => Started::Nginx(Nginx::start(bed, pages.path(), workers)?),
             Contender::AfXdp => {
                 let more = ["--workers", &count, "--poll", &options.poll];
                 Started::Khamsin(Server::with(Rung::XdpNative, bed, pages.path(), &more)?)
@@ -103,7 +102,7 @@ impl Started {
     /// The process that holds the connections' memory, where it is one.
     pub(crate) fn pid(&self) -> u32 {
         match self {
-            Started::Nginx(nginx) => nginx.running.id(),
+            Started::Nginx(nginx) => nginx.id(),
             Started::Khamsin(server) => server.id(),
         }
     }
@@ -113,46 +112,14 @@ impl Started {
     /// # Errors
     /// `taskset` is missing or refuses.
     pub(crate) fn pin(&self, bed: &Bed, core: usize) -> Result<()> {
-        let mut pids = vec![self.pid()];
-        if let Started::Nginx(_) = self {
-            let path = format!("/proc/{0}/task/{0}/children", self.pid());
-            let children = fs::read_to_string(path)?;
-            pids.extend(children.split_whitespace().filter_map(|p| p.parse::<u32>().ok()));
-        }
+        let pids = match self {
+            Started::Nginx(nginx) => nginx.pids()?,
+            Started::Khamsin(server) => vec![server.id()],
+        };
         for pid in pids {
             let arguments = ["-a", "-p", "-c", &core.to_string(), &pid.to_string()];
             bed.server.run("taskset", &arguments, Duration::from_secs(5))?;
         }
         Ok(())
     }
-}
-
-/// nginx with as many workers as asked, in the foreground, with a configuration of its own.
-pub(crate) struct Nginx {
-    running: Running,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    fn start(bed: &Bed, pages: &Pages, workers: usize) -> Result<Nginx> {
-        let folder = tempfile::Builder::new().prefix("khamsin-nginx-").tempdir()?;
-        let path = folder.path().join("nginx.conf");
-        fs::write(&path, configuration(&folder.path().to_string_lossy(), &pages.path().to_string_lossy(), workers))?;
-        let mut command = bed.server.command("nginx");
-        command.arg("-e").arg("stderr").arg("-p").arg(folder.path()).arg("-c").arg(&path);
-        Ok(Nginx { running: Running::start(command, None)?, _folder: folder })
-    }
-}
-
-/// nginx at its best for this load: files stay open, nothing is logged, connections are never closed for their age.
-fn configuration(folder: &str, root: &str, workers: usize) -> String {
-    format!(
-        "daemon off;\nuser root;\nworker_processes {workers};\nworker_rlimit_nofile 20000;\npid {folder}/pid;\nerror_log stderr;\n\
-         events {{ worker_connections 16384; }}\n\
-         http {{\n  access_log off;\n  sendfile off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  keepalive_timeout 3600;\n\
-         \x20 open_file_cache max=100 inactive=1h;\n  open_file_cache_valid 5s;\n  default_type application/octet-stream;\n\
-         \x20 client_body_temp_path {folder}/b;\n  proxy_temp_path {folder}/p;\n  fastcgi_temp_path {folder}/f;\n\
-         \x20 uwsgi_temp_path {folder}/u;\n  scgi_temp_path {folder}/s;\n\
-         \x20 server {{ listen 80 backlog=8192 reuseport; root {root}; }}\n}}\n"
-    )
 }

@@ -9,6 +9,7 @@ mod held;
 mod impaired;
 mod links;
 mod machine;
+mod nginx;
 mod paced;
 mod report;
 mod restart;

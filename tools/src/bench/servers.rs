@@ -1,6 +1,7 @@
 //! Servers beside each other, asked by the same clients in one run, in turns.
 //!
-//! The server has one core and the client another, both before everything else that the machine does. All servers of a case
+//! The server has one core and the client another, both before everything else that the machine does: as real-time programs,
+//! or where single delays count (`latency`) as the most favoured of all others, whom the kernel never holds up. All servers of a case
 //! are started first, each in namespaces of its own, and asked one after the other (A B C A B C): a machine's speed drifts.
 
 mod bars;
@@ -61,7 +62,7 @@ pub(crate) struct ServersOptions {
     /// How khamsin's workers wait where nothing is pinned: adaptive, busy or sleep
     #[arg(long, default_value = "adaptive")]
     poll: String,
-    /// Do not run before everything else on the machine: for a look at a machine that others use
+    /// Do not put servers and clients before everything else on the machine: for a look at a machine that others use
     #[arg(long)]
     ordinary: bool,
     /// Where to write every single run as JSON, after each case
@@ -82,6 +83,7 @@ pub(crate) fn measure(options: &ServersOptions) -> Result<()> {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(cores > SERVER_CORE, "server and client want a core each, and there is one");
+    let _favour = if options.ordinary { None } else { Some(machine::favour()?) };
     let mut report = start_report()?;
     let contenders = contenders(options, &mut report);
     let folder = tempfile::Builder::new().prefix("khamsin-pages-").tempdir()?;

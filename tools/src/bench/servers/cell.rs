@@ -158,6 +158,13 @@ impl Cell {
         format!("{}/{}/{}", self.case, self.name, self.billing.name())
     }
 
+    /// Whether servers and clients are to be real-time programs. The kernel takes 50 ms of a second from those for whoever
+    /// else waits for the core (the fair server of its deadline scheduler), in one piece: what counts requests can bear that,
+    /// a 99th percentile cannot.
+    pub(crate) fn realtime(&self) -> bool {
+        self.case != Case::Latency
+    }
+
     /// Whom it compares.
     pub(crate) fn contenders(&self) -> impl Iterator<Item = Contender> {
         // Those that come to an overloaded server are not all held.

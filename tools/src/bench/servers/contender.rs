@@ -2,6 +2,7 @@
 
 use super::libevent;
 use crate::contender::fetch;
+use crate::nginx::{Nginx, family};
 use anyhow::{Context, Result};
 use khamsin_tools::bed::{Bed, KERNEL_V4, STACK_V4};
 use khamsin_tools::command::{Running, is_installed};
@@ -9,11 +10,9 @@ use khamsin_tools::deadline::wait_for;
 use khamsin_tools::rung::Rung;
 use khamsin_tools::server::Server;
 use std::fmt;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -98,7 +97,7 @@ impl Contender {
     pub(crate) fn start(self, bed: &Bed, root: &Path, room: Room, poll: &str) -> Result<Started> {
         let started = match self.rung() {
             Some(rung) => Started::Khamsin(khamsin(rung, bed, root, room, poll)?),
-            None if self == Contender::Nginx => Started::Nginx(Nginx::start(bed, root, room)?),
+            None if self == Contender::Nginx => Started::Nginx(Nginx::start(bed, root, room.processes as usize)?),
             None => {
                 let mut command = bed.server.command(&libevent::program()?.to_string_lossy());
                 command.arg(room.processes.to_string()).arg(root);
@@ -147,47 +146,9 @@ impl Started {
     /// It has ended.
     pub(crate) fn pids(&self) -> Result<Vec<u32>> {
         match self {
-            Started::Nginx(nginx) => family(nginx.running.id()),
+            Started::Nginx(nginx) => nginx.pids(),
             Started::Libevent(running) => family(running.id()),
             Started::Khamsin(servers) => Ok(servers.iter().map(Server::id).collect()),
         }
     }
-}
-
-/// A process and its children.
-fn family(pid: u32) -> Result<Vec<u32>> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    Ok(std::iter::once(pid).chain(children.split_whitespace().filter_map(|p| p.parse().ok())).collect())
-}
-
-/// nginx in the foreground, with a configuration of its own.
-pub(crate) struct Nginx {
-    running: Running,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    fn start(bed: &Bed, root: &Path, room: Room) -> Result<Nginx> {
-        let folder = tempfile::Builder::new().prefix("khamsin-nginx-").tempdir()?;
-        let path = folder.path().join("nginx.conf");
-        fs::write(&path, configuration(&folder.path().to_string_lossy(), &root.to_string_lossy(), room.processes))?;
-        let mut command = bed.server.command("nginx");
-        command.arg("-e").arg("stderr").arg("-p").arg(folder.path()).arg("-c").arg(&path);
-        Ok(Nginx { running: Running::start(command, None)?, _folder: folder })
-    }
-}
-
-/// nginx at its best for this load: files stay open, nothing is logged, connections are never closed for their age, nor
-/// because nearly all that it may have are in use (more than it has descriptors for).
-fn configuration(folder: &str, root: &str, workers: u32) -> String {
-    format!(
-        "daemon off;\nuser root;\nworker_processes {workers};\nworker_rlimit_nofile 20000;\npid {folder}/pid;\nerror_log stderr;\n\
-         events {{ worker_connections 32768; }}\n\
-         http {{\n  access_log off;\n  sendfile off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  keepalive_timeout 3600;\n\
-         \x20 client_header_timeout 3600;\n\
-         \x20 open_file_cache max=100 inactive=1h;\n  open_file_cache_valid 5s;\n  default_type application/octet-stream;\n\
-         \x20 client_body_temp_path {folder}/b;\n  proxy_temp_path {folder}/p;\n  fastcgi_temp_path {folder}/f;\n\
-         \x20 uwsgi_temp_path {folder}/u;\n  scgi_temp_path {folder}/s;\n\
-         \x20 server {{ listen 80 backlog=8192 reuseport; root {root}; }}\n}}\n"
-    )
 }

@@ -22,6 +22,8 @@ pub(crate) struct Key {
     billing: Billing,
     mtu: u32,
     poll: Option<&'static str>,
+    /// Runs before everything else on its core, not just before most.
+    realtime: bool,
     room: Room,
 }
 
@@ -33,7 +35,14 @@ impl Key {
 
     /// What `cell` needs of `contender`.
     pub(crate) fn of(cell: &Cell, contender: Contender) -> Key {
-        Key { contender, billing: cell.billing, mtu: cell.mtu, poll: cell.poll, room: cell.room }
+        Key {
+            contender,
+            billing: cell.billing,
+            mtu: cell.mtu,
+            poll: cell.poll,
+            realtime: cell.realtime(),
+            room: cell.room,
+        }
     }
 }
 
@@ -61,7 +70,7 @@ impl Lane {
         let server = key.contender.start(&bed, root, key.room, key.poll.unwrap_or(&options.poll))?;
         let pids = server.pids()?;
         for pid in &pids {
-            pin(*pid, SERVER_CORE, options)?;
+            pin(*pid, SERVER_CORE, key.realtime && !options.ordinary)?;
         }
         if key.billing == Billing::Pinned {
             bill_to_server(key.contender, &bed, options)?;
@@ -82,11 +91,11 @@ fn prepared_bed(key: Key) -> Result<Bed> {
 }
 
 /// Keeps all threads of a process on one core, and before everything else there unless that is not wanted.
-fn pin(pid: u32, core: usize, options: &ServersOptions) -> Result<()> {
+fn pin(pid: u32, core: usize, realtime: bool) -> Result<()> {
     let mut command = Command::new("taskset");
     command.args(["-a", "-p", "-c", &core.to_string(), &pid.to_string()]);
     run(command, LIMIT)?.ok()?;
-    if !options.ordinary {
+    if realtime {
         let mut command = Command::new("chrt");
         command.args(["-a", "-r", "-p", &REALTIME.to_string(), &pid.to_string()]);
         run(command, LIMIT)?.ok()?;
@@ -95,9 +104,9 @@ fn pin(pid: u32, core: usize, options: &ServersOptions) -> Result<()> {
 }
 
 /// The words in front of a client's own: its core, and its place before everything else there.
-pub(crate) fn client_words(options: &ServersOptions) -> Vec<String> {
+pub(crate) fn client_words(realtime: bool) -> Vec<String> {
     let mut words: Vec<String> = ["taskset", "-c", &CLIENT_CORE.to_string()].map(str::to_owned).into();
-    if !options.ordinary {
+    if realtime {
         words.extend(["chrt", "-r", &REALTIME.to_string()].map(str::to_owned));
     }
     words
@@ -120,7 +129,7 @@ fn bill_to_server(contender: Contender, bed: &Bed, options: &ServersOptions) -> 
         Ok((!threads.is_empty()).then_some(threads))
     })?;
     // Those of other lanes stay where they are: all servers live on the same core.
-    threads.into_iter().try_for_each(|pid| pin(pid, SERVER_CORE, options))
+    threads.into_iter().try_for_each(|pid| pin(pid, SERVER_CORE, !options.ordinary))
 }
 
 /// The kernel's NAPI threads of links with our name.
