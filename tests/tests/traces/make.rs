@@ -95,6 +95,8 @@ fn troubles() -> Vec<(&'static str, Vec<u8>)> {
             file(Talk::v4().open().up(&body(30_000)).ack(false).down(&body(9_000)).ack(true).close().take()),
         ),
         ("trouble-fragments.pcap", file(fragments())),
+        ("trouble-fragments-v6.pcap", file(fragments_v6(true))),
+        ("trouble-fragment-missed.pcap", file(fragments_v6(false))),
     ]
 }
 
@@ -190,6 +192,25 @@ fn fragments() -> Vec<Shot> {
         talk.shots.push((at_ns, frame));
     }
     talk.ack(false).close().take()
+}
+
+/// The answer comes in three fragments, the last one first; or the last one is missing.
+fn fragments_v6(whole: bool) -> Vec<Shot> {
+    let mut talk = Talk::new("[2001:db8::1]:40000", "[2001:db8::2]:80");
+    talk.open().up(b"GET /").ack(false).down(&body(100));
+    let (at_ns, frame) = talk.shots.pop().expect("the answer was recorded");
+    let packet = &frame[54..];
+    let cut = |from: usize, to: usize| {
+        let more = u16::from(to < packet.len());
+        let header = [&[6, 0][..], &(from as u16 + more).to_be_bytes(), &7_u32.to_be_bytes()].concat();
+        let mut shot = [&frame[..54], &header, &packet[from..to]].concat();
+        shot[18..20].copy_from_slice(&(8 + (to - from) as u16).to_be_bytes());
+        shot[20] = 44;
+        (at_ns, shot)
+    };
+    let pieces = [cut(96, packet.len()), cut(0, 48), cut(48, 96)];
+    talk.shots.extend(pieces.into_iter().skip(usize::from(!whole)));
+    talk.ack(true).close().take()
 }
 
 fn damaged() -> Vec<(&'static str, Vec<u8>)> {

@@ -1,16 +1,30 @@
-//! `--capture`: what the kernel's clients and khamsin said to each other is in the file, on every rung that sees frames.
+//! `--capture`: what the kernel's clients and khamsin said to each other is in the file, on every rung that sees frames, and
+//! replays to the same bytes. `khamsin-replay --live`: recorded clients against khamsin and against the kernel.
 
-use crate::{Case, Scene, life, own_stack};
+use crate::{Case, Scene, generator, life, own_stack};
 use anyhow::{Context, Result, ensure};
+use khamsin::http::{Loader, SiteConfig};
+use khamsin_tests::bed::CLIENT_LINK;
 use khamsin_tests::server::Server;
+use khamsin_tools::replay::judge::judge;
+use khamsin_tools::replay::live::Wire;
+use khamsin_tools::replay::reader::Bounds;
+use khamsin_tools::replay::report::report;
+use khamsin_tools::replay::server::Against;
+use khamsin_tools::replay::trace::Trace;
+use khamsin_tools::replay::world::{Order, Plans, replay};
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use rustix::process::Signal;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) const CASES: &[Case] = &[Case::new("capture", &["curl", "nc", "tcpdump"], own_stack, capture)];
+pub(crate) const CASES: &[Case] = &[
+    Case::new("capture", &["curl", "nc", "tcpdump"], own_stack, capture),
+    Case::new("capture_replays", &[], own_stack, capture_replays),
+    Case::new("replay_live", &[], generator::behind_veth, replay_live),
+];
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -72,4 +86,71 @@ fn stop(scene: &mut Scene) -> Result<()> {
     let status = scene.server.wait(Duration::from_secs(11)).context("the server does not end")?;
     ensure!(status.code() == Some(0), "exit code {:?}: {}", status.code(), scene.server.log());
     Ok(())
+}
+
+/// Starts the server again, capturing into `path`.
+fn record(scene: &mut Scene, path: &Path) -> Result<()> {
+    stop(scene)?;
+    let name = path.to_string_lossy().into_owned();
+    scene.server = Server::with(scene.rung, &scene.bed, scene.pages.path(), &["--capture", &name])?;
+    crate::address_host_side(scene.rung, &scene.bed)
+}
+
+/// Load on the real server, and then its clients once more against the same application in virtual time: the same bytes.
+///
+/// All that is captured fits into the ring in front of the file, so that no frame can be missing.
+fn capture_replays(scene: &mut Scene) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (against, target, line) in [
+        (Against::Echo, "echo", "-c 16 -n 150 --size 20000 --pipeline 4"),
+        (Against::Http, "/page", "-c 8 -n 150 --new-connections"),
+    ] {
+        let path = folder.path().join("load.pcapng");
+        record(scene, &path)?;
+        let done = generator::load(scene, &generator::words(scene, target, line))?;
+        stop(scene)?;
+        ensure!(scene.server.log().contains("; 0 are missing"), "the capture is not whole: {}", scene.server.log());
+        let trace = Trace::read(&path, &Bounds::default())?;
+        ensure!(trace.troubles().is_empty() && trace.flows.len() as u64 == done.opened, "{:?}", trace.troubles());
+        let (site, _) = Loader::start(SiteConfig { reload: Duration::ZERO, ..SiteConfig::new(scene.pages.path()) })?;
+        let plans = Plans::new(&trace.flows);
+        for (against, fast) in
+            [(against, false), (against, true), (Against::Scripted, false), (Against::Scripted, true)]
+        {
+            let order = Order { against, fast, site: Some(site.clone()), ..Order::default() };
+            let outcome = replay(&trace.flows, &plans, &order)?;
+            let (table, same) = report(&outcome, against);
+            ensure!(same && outcome.clients.len() == trace.flows.len(), "{against:?}, fast: {fast}\n{table}");
+            let said: u64 = trace.flows.iter().map(|flow| flow.down.bytes()).sum();
+            ensure!(outcome.counters.tx_payload_bytes == said && said > 0, "{said} bytes were said\n{table}");
+        }
+        life::restart(scene)?;
+    }
+    Ok(())
+}
+
+/// A recorded request, played by many clients on the wire, against khamsin's stack and against the kernel's.
+fn replay_live(scene: &mut Scene) -> Result<()> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("traces/link-ethernet.pcap");
+    let server = scene.rung.v4().parse()?;
+    let played = scene.bed.client().enter(move || -> Result<()> {
+        let trace = Trace::read(&path, &Bounds::default())?;
+        let plans = Plans::new(&trace.flows);
+        let interface = CLIENT_LINK.to_owned();
+        let source = ("198.18.0.64".parse()?, 62);
+        let wire = Wire { interface, server, port: None, source, mac: None, limit: Duration::from_secs(30) };
+        for (fast, speed, copies, rounds) in [(false, 0.5, 30, 2), (true, 1.0, 40, 1), (false, 4.0, 1, 3)] {
+            let order = Order { fast, speed, copies, rounds, live: Some(wire.clone()), ..Order::default() };
+            let outcome = replay(&trace.flows, &plans, &order)?;
+            let (table, same) = report(&outcome, Against::Sink);
+            ensure!(same && outcome.clients.len() == copies * rounds, "{table}");
+            for (client, _) in &outcome.clients {
+                let verdict = judge(client, Against::Sink);
+                ensure!(verdict.open && verdict.sent == 27 && verdict.accepted == 27, "{table}");
+                ensure!(verdict.received > 100, "no answer:\n{table}");
+            }
+        }
+        Ok(())
+    })?;
+    played.context("a recorded client does otherwise on the wire")
 }

@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = &[
 const SOURCES: &str = "198.18.0.64/28";
 
 /// A kernel behind the link, and a stack of our own.
-fn behind_veth(rung: Rung) -> bool {
+pub(crate) fn behind_veth(rung: Rung) -> bool {
     matches!(rung, Rung::XdpNative | Rung::EpollLevel)
 }
 

@@ -11,6 +11,7 @@ use super::trace::Trace;
 use super::world::{Order, Plans, Shot, replay};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use khamsin::http::{Loader, SiteConfig};
 use std::fs::File;
 use std::io::BufWriter;
 use std::net::Ipv4Addr;
@@ -24,7 +25,10 @@ Replays the clients of a recorded trace against khamsin's TCP stack, in virtual 
 
 Reads pcap and pcapng files. Each packet of a client goes to the stack as it was recorded, numbers translated, when what \
 it acknowledges has come; the server says what the recorded server said, when it has read what that had read. The report \
-says what was accepted and answered, and where and why that differs from the recording.";
+says what was accepted and answered, and where and why that differs from the recording. With --app echo or http, text that \
+is another than the recorded is a difference too: what khamsin recorded with --capture replays to the same bytes. \
+Segments that the stack sends again because an acknowledgement was recorded later than its timers wait are told, and are \
+no difference: a server that was busy finds both at once, and sends nothing again.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +61,9 @@ pub struct Cli {
     /// Who answers the clients
     #[arg(long, value_enum, default_value_t = Against::Scripted)]
     app: Against,
+    /// The folder that --app http serves [default: the page that khamsin serves without files]
+    #[arg(long, value_name = "DIR", requires = "app", conflicts_with_all = ["list", "live"])]
+    root: Option<PathBuf>,
     /// Leave out the recorded pauses
     #[arg(long, conflicts_with = "speed")]
     fast: bool,
@@ -168,7 +175,7 @@ impl Cli {
             bail!("the trace has flows 1 to {}; --list shows them", trace.flows.len());
         }
         let plans = Plans::new(&trace.flows);
-        let outcome = replay(&trace.flows, &plans, &self.order())?;
+        let outcome = replay(&trace.flows, &plans, &self.order()?)?;
         let (text, same) = report(&outcome, if self.live { Against::Sink } else { self.app });
         if let Some(out) = &self.write {
             write(out, path, &outcome.shots).with_context(|| format!("{} cannot be written", out.display()))?;
@@ -177,8 +184,9 @@ impl Cli {
         Ok(sound && (same || !self.strict))
     }
 
-    fn order(&self) -> Order {
-        Order {
+    fn order(&self) -> Result<Order> {
+        let site = |root: &PathBuf| Loader::start(SiteConfig { reload: Duration::ZERO, ..SiteConfig::new(root) });
+        Ok(Order {
             against: self.app,
             fast: self.fast,
             speed: self.speed,
@@ -186,8 +194,9 @@ impl Cli {
             rounds: self.rounds as usize,
             only: self.only,
             record: self.write.is_some(),
+            site: self.root.as_ref().map(site).transpose()?.map(|(site, _)| site),
             live: self.wire(),
-        }
+        })
     }
 
     fn wire(&self) -> Option<Wire> {

@@ -92,6 +92,12 @@ pub struct Client<'t> {
     /// Segments of the stack's that brought nothing new.
     pub(super) again: u64,
     pub(super) syn_acks: u64,
+    /// Of `again` and `syn_acks`: what the stack's timers sent, with the recorded acknowledgement still to come.
+    pub(super) timed: u64,
+    /// The longest that an acknowledgement was recorded behind the packet before it then, microseconds.
+    pub(super) timed_us: u64,
+    /// Behind what was on its way at that time.
+    timed_to: i64,
     /// Acknowledgements that are in no trace.
     pub(super) own_acks: u64,
     /// First position where the stack's text is another than the recorded one.
@@ -139,6 +145,9 @@ impl<'t> Client<'t> {
             resets: 0,
             again: 0,
             syn_acks: 0,
+            timed: 0,
+            timed_us: 0,
+            timed_to: 0,
             own_acks: 0,
             wrong_at: None,
             waits: Vec::new(),
@@ -434,16 +443,27 @@ impl<'t> Client<'t> {
         }
         if to <= self.highest && self.received.cover(from as u64, to as u64) {
             self.again += 1;
-            return;
+            return self.note_timer(now_us, from, to);
         }
         self.fin_seen |= segment.flags & wire::FIN != 0;
-        if self.manner.scripted && self.wrong_at.is_none() {
+        if self.wrong_at.is_none() {
             self.wrong_at = self.plan.text.difference(self.flow, from, segment.payload);
         }
         self.received.add(from as u64, to as u64);
         self.have = self.received.end_from(self.have as u64) as i64;
         self.highest = self.highest.max(to);
         self.heard_us = now_us;
+    }
+
+    /// Whether a timer of the stack's sent that again: no packet of the client's did, and none has acknowledged it.
+    fn note_timer(&mut self, now_us: u64, from: i64, to: i64) {
+        if from < self.timed_to {
+            self.timed += 1;
+        } else if to > self.acked && now_us > self.acted_us && self.next < self.plan.steps.len() {
+            self.timed += 1;
+            self.timed_to = self.highest;
+            self.timed_us = self.timed_us.max(self.planned().saturating_sub(self.acted_us));
+        }
     }
 
     /// Both streams have ended, and both sides know.
@@ -453,6 +473,9 @@ impl<'t> Client<'t> {
 
     fn answered(&mut self, now_us: u64, segment: &wire::Segment<'_>) {
         self.syn_acks += 1;
+        if self.isn == Some(segment.seq) {
+            self.note_timer(now_us, 0, 1);
+        }
         self.stamp = segment.timestamps.map(|(value, _)| value);
         self.mss = segment.mss.map_or(MSS, usize::from).clamp(64, 1460);
         if self.acked == 0 && self.isn != Some(segment.seq) {

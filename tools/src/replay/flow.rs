@@ -70,6 +70,10 @@ pub struct Flow {
     pub answered: bool,
     /// The client acknowledged that answer.
     pub confirmed: bool,
+    /// IP fragments that packets of it were put together from.
+    pub fragments: u64,
+    /// IP fragments of packets of it that never became whole.
+    pub fragments_lost: u64,
 }
 
 impl Flow {
@@ -91,6 +95,8 @@ impl Flow {
             down: Half::default(),
             answered: false,
             confirmed: false,
+            fragments: 0,
+            fragments_lost: 0,
         }
     }
 

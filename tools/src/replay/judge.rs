@@ -27,6 +27,8 @@ pub struct Verdict {
     pub recorded_state: State,
     /// What is different.
     pub differences: Vec<Remark>,
+    /// What is different, with a reason that lies in the recording.
+    pub notes: Vec<Remark>,
     /// What the stack did not take.
     pub stops: Vec<Remark>,
 }
@@ -48,6 +50,7 @@ pub fn judge(client: &Client<'_>, against: Against) -> Verdict {
         state: state(client),
         recorded_state: flow.state(),
         differences: Vec::new(),
+        notes: Vec::new(),
         stops: client.stops.clone(),
     };
     let mut found = Vec::new();
@@ -55,7 +58,24 @@ pub fn judge(client: &Client<'_>, against: Against) -> Verdict {
         up(client, &verdict, &mut found);
         reset(client, &verdict, against, &mut found);
         if against == Against::Scripted {
-            down(client, &verdict, &mut found);
+            found.extend(client.waits.first().cloned());
+        }
+        if against != Against::Sink {
+            text(client, &verdict, &mut found);
+        }
+        if against == Against::Scripted {
+            end(client, &mut found);
+            let untimed = verdict.again - client.timed.min(verdict.again);
+            if untimed > verdict.recorded_again {
+                found.push(again(client, &verdict, ""));
+            } else if verdict.again > verdict.recorded_again {
+                let late = format!(
+                    ": an acknowledgement was recorded only {} ms after the packet before it, which is longer than the \
+                     stack's timers wait; --strict allows that",
+                    client.timed_us / 1000
+                );
+                verdict.notes.push(again(client, &verdict, &late));
+            }
         }
     } else {
         found.extend(client.waits.first().cloned());
@@ -77,7 +97,7 @@ fn syns(client: &Client<'_>) -> u64 {
 }
 
 fn state(client: &Client<'_>) -> State {
-    match (client.reset_sent || client.reset_by_stack.is_some(), client.is_open()) {
+    match (is_reset(client), client.is_open()) {
         (true, true) => State::Reset,
         (true, false) => State::Refused,
         (false, false) if client.have > 0 => State::HalfOpen,
@@ -149,23 +169,23 @@ fn reset(client: &Client<'_>, verdict: &Verdict, against: Against, found: &mut V
     }
 }
 
-/// The server's text.
-fn down(client: &Client<'_>, verdict: &Verdict, found: &mut Vec<Remark>) {
-    found.extend(client.waits.first().cloned());
+/// The server's text: what is there is the recorded one, and all of it.
+fn text(client: &Client<'_>, verdict: &Verdict, found: &mut Vec<Remark>) {
     if let Some(at) = client.wrong_at {
         let what = format!("byte {} of the stack's text is another than the recorded server's", at - 1);
         found.push(remark(client.last_packet, what));
     }
-    let over = client.reset_sent || client.reset_by_stack.is_some();
-    if verdict.received < verdict.recorded && !over {
-        let what = format!(
-            "the stack has sent {} bytes where the recorded server had sent {}",
-            verdict.received, verdict.recorded
-        );
+    let (sent, then) = (verdict.received, verdict.recorded);
+    if (sent < then && !is_reset(client)) || sent > then {
+        let what = format!("the stack has sent {sent} bytes where the recorded server had sent {then}");
         found.push(remark(client.last_packet, what));
     }
+}
+
+/// The end of the server's stream.
+fn end(client: &Client<'_>, found: &mut Vec<Remark>) {
     match (client.fin_seen, client.flow.down.fin_at) {
-        (false, Some(_)) if !over => {
+        (false, Some(_)) if !is_reset(client) => {
             found.push(remark(client.last_packet, "the stack has not ended its stream, the recorded server had"));
         }
         (true, None) => {
@@ -173,9 +193,13 @@ fn down(client: &Client<'_>, verdict: &Verdict, found: &mut Vec<Remark>) {
         }
         _ => {}
     }
-    if verdict.again > verdict.recorded_again {
-        let what =
-            format!("the stack sent {} segments again, the recorded server {}", verdict.again, verdict.recorded_again);
-        found.push(remark(client.last_packet, what));
-    }
+}
+
+fn is_reset(client: &Client<'_>) -> bool {
+    client.reset_sent || client.reset_by_stack.is_some()
+}
+
+fn again(client: &Client<'_>, verdict: &Verdict, why: &str) -> Remark {
+    let (now, then) = (verdict.again, verdict.recorded_again);
+    remark(client.last_packet, format!("the stack sent {now} segments again, the recorded server {then}{why}"))
 }

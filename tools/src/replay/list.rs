@@ -52,6 +52,12 @@ fn remarks(flow: &Flow) -> String {
         Opened::Answer => words.push("its SYN is missing".to_owned()),
         Opened::Before => words.push("began before the trace".to_owned()),
     }
+    if flow.fragments > 0 {
+        words.push(format!("{} IP fragments are put together", flow.fragments));
+    }
+    if flow.fragments_lost > 0 {
+        words.push(format!("{} IP fragments of packets that are not whole", flow.fragments_lost));
+    }
     for (half, whose) in [(&flow.up, "client"), (&flow.down, "server")] {
         if half.offloaded() {
             words.push(format!("the {whose}'s checksums were left to its device"));

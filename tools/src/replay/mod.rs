@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod encode;
 pub mod flow;
+mod fragments;
 pub mod half;
 pub mod judge;
 mod link;

@@ -59,7 +59,7 @@ fn line(text: &mut String, number: usize, verdict: &Verdict) {
 }
 
 fn remarks(text: &mut String, number: usize, verdict: &Verdict) {
-    for difference in verdict.differences.iter().take(REMARKS_MAX) {
+    for difference in verdict.differences.iter().chain(&verdict.notes).take(REMARKS_MAX) {
         let _ = writeln!(text, "flow {number}, packet {}: {}", difference.packet, difference.what);
     }
     for stop in verdict.stops.iter().take(REMARKS_MAX) {

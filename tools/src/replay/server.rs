@@ -20,7 +20,7 @@ pub enum Against {
     Scripted,
     /// Every byte back
     Echo,
-    /// A small web site
+    /// A web site: khamsin's own, or --root
     Http,
     /// Nothing, but for a count at the end
     Sink,
@@ -79,13 +79,13 @@ struct Speech {
 }
 
 impl<'t> Server<'t> {
-    /// A server for clients with such parts; the trace began `unix_us` after 1970.
-    pub fn new(against: Against, unix_us: u64, fast: bool, speed: f64) -> Server<'t> {
+    /// A server for clients with such parts, whose web site is `site`; the trace began `unix_us` after 1970.
+    pub fn new(against: Against, site: Site, unix_us: u64, fast: bool, speed: f64) -> Server<'t> {
         let config = HttpConfig { unix_at_zero_us: unix_us, ..HttpConfig::default() };
         Server {
             against,
             echo: Echo::new(EchoConfig::default()),
-            http: Http::new(config, Site::welcome(), Router::builtin()),
+            http: Http::new(config, site, Router::builtin()),
             sink: Sink::new(),
             parts: HashMap::new(),
             fast,

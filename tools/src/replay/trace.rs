@@ -1,6 +1,7 @@
 //! A whole trace: its flows, and what else was in it.
 
 use super::flow::Flow;
+use super::fragments::{Fragments, Taken};
 use super::link;
 use super::reader::{Bounds, OpenError, Reader};
 use super::segment::{Content, dissect};
@@ -22,7 +23,7 @@ pub struct Trace {
     pub segments: u64,
     /// Packets that are no TCP.
     pub others: u64,
-    /// Fragments of IP packets, which are not put together.
+    /// Fragments of IP packets that never became whole.
     pub fragments: u64,
     /// Packets that are TCP, or should be, and cannot be used: the first ones, with the reason.
     pub malformed: Vec<(u64, &'static str)>,
@@ -43,7 +44,7 @@ impl Trace {
         let mut reader = Reader::open(path)?;
         let mut trace = Trace::default();
         let mut table = Table::default();
-        let mut bytes = 0;
+        let (mut bytes, mut fragments) = (0, Fragments::default());
         loop {
             if trace.packets >= bounds.packets || bytes > bounds.bytes {
                 let end = format!("only its first {} packets are used, which is as much as is held", trace.packets);
@@ -57,7 +58,9 @@ impl Trace {
                     bytes += packet.bytes.len() as u64;
                     match link::ip(layer, packet.bytes) {
                         Some(ip) => {
-                            trace.take(dissect(packet.number, packet.at_ns, ip), packet.number, &mut table, bounds)
+                            let (number, at_ns) = (packet.number, packet.at_ns);
+                            let (content, pieces) = whole(number, at_ns, ip, &mut fragments);
+                            trace.take(content, number, pieces, &mut table, bounds);
                         }
                         None => trace.others += 1,
                     }
@@ -69,6 +72,7 @@ impl Trace {
                 }
             }
         }
+        trace.blame(fragments, &table);
         if trace.flows.is_empty() {
             let path = path.display().to_string();
             let damage = trace.damage.map(|damage| format!(": {damage}")).unwrap_or_default();
@@ -77,10 +81,21 @@ impl Trace {
         Ok(trace)
     }
 
-    fn take(&mut self, content: Content, number: u64, table: &mut Table, bounds: &Bounds) {
+    /// Fragments that are of no use, with the flow that they are of where that is known.
+    fn blame(&mut self, fragments: Fragments, table: &Table) {
+        for (ends, pieces) in fragments.left() {
+            self.fragments += pieces;
+            if let Some(index) = ends.and_then(|(from, to)| table.0.get(&key(from, to))) {
+                self.flows[*index].fragments_lost += pieces;
+            }
+        }
+    }
+
+    fn take(&mut self, content: Content, number: u64, pieces: u64, table: &mut Table, bounds: &Bounds) {
         match content {
             Content::Other => self.others += 1,
-            Content::Fragment => self.fragments += 1,
+            // It waits for the others.
+            Content::Fragment => {}
             Content::Malformed(what) => {
                 self.malformed_count += 1;
                 if self.malformed.len() < TOLD_MAX {
@@ -88,7 +103,7 @@ impl Trace {
                 }
             }
             Content::Tcp(from, to, segment) => {
-                let key = if from < to { (from, to) } else { (to, from) };
+                let key = key(from, to);
                 let known = table.0.get(&key).copied();
                 let index = match known {
                     Some(index) if !self.flows[index].is_followed_by(from, &segment) => index,
@@ -103,6 +118,7 @@ impl Trace {
                     }
                 };
                 self.segments += 1;
+                self.flows[index].fragments += pieces;
                 self.flows[index].add(from, segment);
             }
         }
@@ -122,7 +138,7 @@ impl Trace {
             lines.push(format!("{untold} more packets are left out for reasons like these"));
         }
         if self.fragments > 0 {
-            lines.push(format!("{} fragments of IP packets are left out", self.fragments));
+            lines.push(format!("{} fragments are left out: their IP packets are not whole", self.fragments));
         }
         if self.left_out > 0 {
             lines.push(format!("{} segments of further flows are left out: there are too many", self.left_out));
@@ -130,6 +146,23 @@ impl Trace {
         lines.extend(self.damage.clone());
         lines
     }
+}
+
+/// What a packet holds, and in how many fragments it came.
+fn whole(number: u64, at_ns: u64, ip: &[u8], fragments: &mut Fragments) -> (Content, u64) {
+    let content = dissect(number, at_ns, ip);
+    if !matches!(content, Content::Fragment) {
+        return (content, 0);
+    }
+    match fragments.take(at_ns, ip) {
+        Taken::Waits => (Content::Fragment, 0),
+        Taken::Whole(packet, pieces) => (dissect(number, at_ns, &packet), pieces),
+        Taken::Useless(why) => (Content::Malformed(why), 0),
+    }
+}
+
+fn key(from: SocketAddr, to: SocketAddr) -> (SocketAddr, SocketAddr) {
+    if from < to { (from, to) } else { (to, from) }
 }
 
 /// The latest flow between two ends.

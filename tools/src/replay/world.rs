@@ -7,6 +7,7 @@ use super::mapping::{Mapping, SERVER_V4, SERVER_V6};
 use super::plan::{Plan, Timeline};
 use super::server::{Against, Part, Server};
 use anyhow::{Result, bail};
+use khamsin::http::Site;
 use khamsin_drivers::sim::client::{Packet, parse};
 use khamsin_drivers::sim::{self, Side, SimConfig, SimEnd, SimQueue};
 use khamsin_stack::limits::Limits;
@@ -51,6 +52,8 @@ pub struct Order {
     pub only: Option<usize>,
     /// Frames are kept, to be written.
     pub record: bool,
+    /// What [`Against::Http`] serves; `None`: the page that khamsin has without files.
+    pub site: Option<Site>,
     /// On this wire, in real time, and not against the stack.
     pub live: Option<Wire>,
 }
@@ -65,6 +68,7 @@ impl Default for Order {
             rounds: 1,
             only: None,
             record: false,
+            site: None,
             live: None,
         }
     }
@@ -211,7 +215,13 @@ impl<'t> World<'t> {
         World {
             shard: shard(chosen, clients, &queue),
             queue,
-            app: Server::new(order.against, unix_us, order.fast, order.speed),
+            app: Server::new(
+                order.against,
+                order.site.clone().unwrap_or_else(Site::welcome),
+                unix_us,
+                order.fast,
+                order.speed,
+            ),
             end: wire.end(Side::Right),
             wire,
             clients: Vec::new(),
