@@ -52,9 +52,12 @@ struct Port {
 impl Port {
     fn open(wire: &Wire) -> Result<Port> {
         let name = &wire.interface;
-        let path = format!("/sys/class/net/{name}/address");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("there is no interface {name}"))?;
-        let mac = parse_mac(text.trim()).with_context(|| format!("{name} is no Ethernet"))?;
+        // Netlink, not /sys: the thread may live in another network namespace than the one that /sys was mounted in.
+        let link = khamsin_drivers::link::by_name(name)?;
+        if link.mac == [0; 6] && !link.loopback {
+            bail!("{name} is no Ethernet");
+        }
+        let mac = link.mac;
         let refused = || format!("{name} cannot be opened for raw frames; run as root or with CAP_NET_RAW");
         let capture = Capture::from_device(name.as_str()).with_context(refused)?;
         let capture = capture.immediate_mode(true).promisc(true).snaplen(65_535);
