@@ -7,6 +7,7 @@
 //! Small writes share a block, one after the other, so that an echo of 64 bytes does not take 4 KiB; a store whose bytes
 //! are all acknowledged holds no block.
 
+mod pieces;
 mod pool;
 
 pub use pool::BlockPool;
@@ -15,7 +16,7 @@ use crate::Content;
 use crate::limits::{STORE_BLOCK, STORE_MAX, STORE_PIECES};
 use core::cell::Cell;
 use core::ops::Range;
-use std::collections::VecDeque;
+use pieces::Pieces;
 
 /// A run of bytes that lie together in memory. Its length is where the next one starts, or the end of the store.
 struct Piece {
@@ -40,7 +41,7 @@ struct Open {
 ///
 /// It must be [cleared](Self::clear) into its pool before it is dropped, and always be given the same pool.
 pub struct Store {
-    pieces: VecDeque<Piece>,
+    pieces: Pieces,
     start: u64,
     end: u64,
     open: Option<Open>,
@@ -61,13 +62,13 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Bytes of a list of pieces: each store that keeps something has one.
+    /// Bytes of a list of pieces: each store that keeps more than one has one.
     pub(crate) const PIECES: usize = STORE_PIECES * size_of::<Piece>();
 
-    /// An empty store: without a list, which comes from its pool with the first byte and goes back with the last.
+    /// An empty store: without a list, which comes from its pool with the second piece and goes back when one is left.
     pub fn new() -> Self {
         Store {
-            pieces: VecDeque::new(),
+            pieces: Pieces::default(),
             start: 0,
             end: 0,
             open: None,
@@ -169,10 +170,7 @@ impl Store {
     /// Appends a piece, for which there is room.
     #[inline]
     fn push(&mut self, pool: &mut BlockPool, source: Source) {
-        if self.pieces.capacity() == 0 {
-            self.pieces = pool.take_list();
-        }
-        self.pieces.push_back(Piece { at: self.end, source });
+        self.pieces.push_back(pool, Piece { at: self.end, source });
     }
 
     /// Copies bytes from stream offset `offset` on to `out`, as many as there are and fit; returns how many. 0 outside of
@@ -223,14 +221,13 @@ impl Store {
                 }
             }
             if end <= offset {
-                self.pieces.pop_front();
+                self.pieces.pop_front(pool);
                 self.released = self.released.wrapping_add(1);
             }
             self.start += gone;
         }
         if self.is_empty() {
             self.close(pool);
-            pool.give_list(core::mem::take(&mut self.pieces));
         } else if let Some(open) = &mut self.open
             && pool.uses(open.block) == 1
         {
@@ -303,7 +300,7 @@ impl Store {
                 return index;
             }
         }
-        self.pieces.partition_point(|piece| piece.at <= offset) - 1
+        self.pieces.holding(offset)
     }
 }
 
