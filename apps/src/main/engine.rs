@@ -136,6 +136,8 @@ impl<Q: Queue> Engine for OwnStack<Q> {
             ("queue_rx_ring_starved", stats.rx_ring_starved),
             ("queue_tx_errors", stats.tx_errors),
             ("queue_kicks", stats.kicks),
+            ("capture_frames", self.queue.taken().0),
+            ("capture_bytes", self.queue.taken().1),
             ("capture_missed", self.queue.missed()),
         ];
         told(self.shard.counters().iter().chain(lost))

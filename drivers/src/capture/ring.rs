@@ -71,6 +71,8 @@ pub struct Tap {
     tallies: Arc<Tallies>,
     /// Missed since the last record.
     missed: u64,
+    /// Frames that found room, and their bytes.
+    taken: (u64, u64),
     stamp_ns: u64,
 }
 
@@ -85,7 +87,7 @@ pub(super) struct Source {
 pub(super) fn ring(bytes: usize) -> (Tap, Source) {
     let (producer, consumer) = RingBuffer::new(bytes);
     let tallies = Arc::new(Tallies::default());
-    let tap = Tap { ring: producer, tallies: tallies.clone(), missed: 0, stamp_ns: 0 };
+    let tap = Tap { ring: producer, tallies: tallies.clone(), missed: 0, taken: (0, 0), stamp_ns: 0 };
     (tap, Source { ring: consumer, tallies, head: None })
 }
 
@@ -104,6 +106,7 @@ impl Tap {
 
     pub(super) fn frame(&mut self, kind: Kind, bytes: &[u8]) {
         if self.put(kind, &[bytes]) {
+            self.taken = (self.taken.0 + 1, self.taken.1 + bytes.len() as u64);
             return;
         }
         self.missed += 1;
@@ -119,6 +122,11 @@ impl Tap {
         let len = 32 - rest.len();
         let (peer_port, local_port) = (key.peer_port.to_be_bytes(), key.local_port.to_be_bytes());
         self.put(Kind::Ended, &[&key.peer, &key.local, &peer_port, &local_port, &text[..len]]);
+    }
+
+    /// Frames handed to the writer so far, and their bytes.
+    pub fn taken(&self) -> (u64, u64) {
+        self.taken
     }
 
     /// Frames missing from the file so far.

@@ -30,6 +30,11 @@ impl<Q: Queue> Tapped<Q> {
         }
     }
 
+    /// Frames handed to the capture, and their bytes.
+    pub fn taken(&self) -> (u64, u64) {
+        self.tap.as_ref().map_or((0, 0), |tap| tap.taken())
+    }
+
     /// Frames missing from the capture.
     pub fn missed(&self) -> u64 {
         self.tap.as_ref().map_or(0, |tap| tap.missed())

@@ -6,8 +6,11 @@ use khamsin_stack::{Caps, CloseReason, FlowKey, Frame, Queue, QueueStats, RxChec
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
-use std::fs::File;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 struct Bytes(Vec<u8>);
@@ -199,6 +202,32 @@ fn two_workers_share_a_file_in_order_and_a_second_start_begins_it_anew() {
 fn a_file_that_cannot_be_made_is_said_in_a_sentence() {
     let Err(error) = Target::create(Path::new("/nonexistent/a.pcapng"), None) else { panic!("it was made") };
     assert!(error.to_string().contains("/nonexistent/a.pcapng") && error.to_string().contains(';'));
+}
+
+/// Nobody reads a FIFO: said at once, where opening it would wait for ever. Who reads and goes away ends the capture, and
+/// every frame is counted.
+#[test]
+fn a_fifo_needs_a_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let Err(error) = Target::create(&path, None) else { panic!("it was opened") };
+    assert!(error.to_string().contains("nobody reads this FIFO"), "{error}");
+
+    let reader = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path).unwrap();
+    let target = Target::create(&path, None).unwrap();
+    let (capture, taps) = target.start("eth0", &["worker 0".into()]).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    drop(reader);
+    let frame = vec![0; 1500];
+    for _ in 0..1000 {
+        turn(&mut queue, std::slice::from_ref(&frame), &[]);
+    }
+    let (written, lost) = (capture.written.clone(), capture.lost.clone());
+    drop(capture);
+    assert_eq!(written.load(Relaxed) + lost.load(Relaxed) + queue.missed(), 1000);
+    assert_eq!(queue.taken(), (1000 - queue.missed(), (1000 - queue.missed()) * 1500));
+    assert!(written.load(Relaxed) < 1000);
 }
 
 #[test]

@@ -4,9 +4,12 @@ use super::file::{Packet, Pcapng};
 use super::flows::{Flows, segment};
 use super::ring::{self, Header, Kind, Source, Tap, parse_ended};
 use khamsin_stack::FlowKey;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -57,7 +60,8 @@ pub struct Target {
 pub struct Capture {
     stop: Arc<AtomicBool>,
     ended: Receiver<()>,
-    written: Arc<AtomicU64>,
+    pub(super) written: Arc<AtomicU64>,
+    pub(super) lost: Arc<AtomicU64>,
     missed: Vec<Arc<super::Tallies>>,
     path: PathBuf,
 }
@@ -68,7 +72,7 @@ impl Target {
     /// # Errors
     /// It cannot be written.
     pub fn create(path: &Path, filter: Option<(String, Filter)>) -> Result<Target, Error> {
-        let file = File::create(path).map_err(|error| Error::Create { path: path.into(), error })?;
+        let file = open(path).map_err(|error| Error::Create { path: path.into(), error })?;
         let filter = filter.map(|(text, filter)| (text, Arc::new(Mutex::new(filter))));
         Ok(Target { path: path.into(), file, filter })
     }
@@ -96,7 +100,8 @@ impl Target {
         let text = self.filter.as_ref().map(|f| f.0.as_str());
         let file = Pcapng::new(file, interface, workers, text).map_err(failed)?;
         let (taps, sources): (Vec<_>, Vec<_>) = workers.iter().map(|_| ring::ring(bytes)).unzip();
-        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (written, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let missed = sources.iter().map(|s| s.tallies.clone()).collect();
         let (told, ended) = channel();
         let writer = Writer {
@@ -108,26 +113,41 @@ impl Target {
             held: VecDeque::new(),
             orphans: Vec::new(),
             written: written.clone(),
+            lost: lost.clone(),
             stamp_ns: 0,
         };
         let (path, stopped) = (self.path.clone(), stop.clone());
         let body = move || writer.run(&path, &stopped, &told);
         std::thread::Builder::new().name("khamsin-capture".into()).spawn(body).map_err(Error::Thread)?;
-        Ok((Capture { stop, ended, written, missed, path: self.path.clone() }, taps))
+        Ok((Capture { stop, ended, written, lost, missed, path: self.path.clone() }, taps))
     }
+}
+
+/// Makes or empties `path`. To open a FIFO that nobody reads would wait for ever: that is an error here (`ENXIO`, open(2)).
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::NXIO.raw_os_error() => io::Error::new(error.kind(), "nobody reads this FIFO"),
+        _ => error,
+    })?;
+    // The writer has a thread of its own, which may wait.
+    let flags = fcntl_getfl(&file)?;
+    fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Release);
         let ended = self.ended.recv_timeout(FLUSH_TIMEOUT);
-        let missed: u64 = self.missed.iter().map(|t| t.missed.load(Relaxed)).sum();
+        let missed = self.missed.iter().map(|t| t.missed.load(Relaxed)).sum::<u64>() + self.lost.load(Relaxed);
         let (path, written) = (self.path.display(), self.written.load(Relaxed));
         if matches!(ended, Err(std::sync::mpsc::RecvTimeoutError::Timeout)) {
             tracing::warn!("wanted to finish the capture, but {path} takes nothing more: its end is missing");
         }
         tracing::info!(
-            "captured {written} frames into {path}; {missed} are missing because it was slower than the link"
+            "captured {written} frames into {path}; {missed} are missing because it was slower than the link, or full"
         );
     }
 }
@@ -143,6 +163,8 @@ struct Writer {
     orphans: Vec<String>,
     accepted: Vec<u64>,
     written: Arc<AtomicU64>,
+    /// Frames that were taken from the rings, or lay there, when the file took no more.
+    lost: Arc<AtomicU64>,
     /// Of the last record.
     stamp_ns: u64,
 }
@@ -154,9 +176,27 @@ impl Writer {
                 "wanted to write the capture, but {} does not take it: {error}; nothing more is captured",
                 path.display()
             );
+            self.count_lost(stop);
         }
         // Nobody waits for the word of a capture that was given up.
         let _ = told.send(());
+    }
+
+    /// The file takes no more: what still comes is counted, to the end.
+    fn count_lost(&mut self, stop: &AtomicBool) {
+        self.lost.fetch_add(self.held.len() as u64, Relaxed);
+        loop {
+            let over = stop.load(Acquire) || self.sources.iter().all(Source::is_over);
+            for source in &mut self.sources {
+                while let Some((head, _)) = source.body() {
+                    self.lost.fetch_add(u64::from(head.kind != Kind::Ended), Relaxed);
+                }
+            }
+            if over {
+                return;
+            }
+            std::thread::park_timeout(REST);
+        }
     }
 
     fn write_all(&mut self, stop: &AtomicBool) -> io::Result<()> {
@@ -235,9 +275,10 @@ impl Writer {
     /// Writes the oldest frames until at most `keep` are held.
     fn let_go(&mut self, keep: usize) -> io::Result<()> {
         while self.held.len() > keep
-            && let Some((packet, _)) = self.held.pop_front()
+            && let Some((packet, _)) = self.held.front()
         {
-            self.file.packet(&packet)?;
+            self.file.packet(packet)?;
+            self.held.pop_front();
             self.written.fetch_add(1, Relaxed);
         }
         Ok(())
