@@ -45,9 +45,17 @@ mod tests {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 
+    /// Huge pages that the kernel wanted to give, and had not.
+    fn fallbacks() -> u64 {
+        let text = fs::read_to_string("/proc/vmstat").unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("thp_fault_fallback "));
+        line.map_or(0, |n| n.parse().unwrap())
+    }
+
     #[test]
     fn memory_that_is_used_gets_huge_pages_and_keeps_what_it_holds() {
-        let len = 16 * HUGE;
+        // More than malloc ever takes from what was freed (32 MiB): pages that nobody has touched.
+        let len = 24 * HUGE;
         let mut memory = vec![0u8; len];
         memory[1] = 7;
         let start = memory.as_ptr() as usize;
@@ -56,12 +64,15 @@ mod tests {
             println!("SKIPPED: this kernel gives no transparent huge pages");
             return;
         }
-        assert_eq!(asked, 15 * HUGE, "the first and the last are cut");
-        let before = huge_bytes();
+        assert_eq!(asked, 23 * HUGE, "the first and the last are cut");
+        let (before, fallbacks_before) = (huge_bytes(), fallbacks());
         memory.iter_mut().skip(8 * HUGE).step_by(HUGE).for_each(|byte| *byte = 9);
         assert_eq!((memory[1], memory[8 * HUGE], memory[8 * HUGE + 1]), (7, 9, 0));
-        // Memory may be too scattered for some, but not for all of them.
-        assert!(huge_bytes() >= before + HUGE, "{} bytes of huge pages", huge_bytes());
+        let scattered = fallbacks() > fallbacks_before;
+        assert!(scattered || huge_bytes() >= before + HUGE, "{} bytes of huge pages", huge_bytes());
+        if scattered {
+            println!("SKIPPED: this machine's memory is too scattered for huge pages");
+        }
     }
 
     #[test]
