@@ -4,7 +4,7 @@ use core::ops::{Deref, DerefMut, Range};
 
 /// A value that shares no cache line with its neighbours in an array, and is spread over no more lines than it must.
 #[repr(align(64))]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Aligned<T>(pub(crate) T);
 
 impl<T> Deref for Aligned<T> {
@@ -20,12 +20,6 @@ impl<T> DerefMut for Aligned<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         &mut self.0
-    }
-}
-
-impl<T> From<T> for Aligned<T> {
-    fn from(value: T) -> Self {
-        Aligned(value)
     }
 }
 

@@ -4,12 +4,11 @@ use super::Resting;
 use crate::aligned::Aligned;
 use crate::recovery::{Algorithm, History};
 use crate::{Coarse, FlowKey, Instant};
-use core::ops::{Deref, DerefMut};
 
 /// The addresses and ports of one family, as they stand on the wire.
 pub(super) trait Key: Copy + PartialEq {
-    /// A record in its table: 64 bytes lie in one cache line, 88 are not stretched to two.
-    type Place: Copy + Deref<Target = Record<Self>> + DerefMut + From<Record<Self>>;
+    /// What a record begins at: 64 bytes lie in one cache line, 88 are not stretched to two.
+    type Start: Copy;
 
     fn pack(key: &FlowKey) -> Self;
     fn unpack(&self) -> FlowKey;
@@ -34,7 +33,7 @@ pub(super) struct KeyV6 {
 }
 
 impl Key for KeyV4 {
-    type Place = Aligned<Record<KeyV4>>;
+    type Start = Aligned<()>;
 
     fn pack(key: &FlowKey) -> Self {
         let v4 = |a: &[u8; 16]| [a[12], a[13], a[14], a[15]];
@@ -51,7 +50,7 @@ impl Key for KeyV4 {
 }
 
 impl Key for KeyV6 {
-    type Place = Plain<Record<KeyV6>>;
+    type Start = ();
 
     fn pack(key: &FlowKey) -> Self {
         KeyV6 { peer: key.peer, local: key.local, ports: [key.peer_port, key.local_port] }
@@ -66,33 +65,11 @@ impl Key for KeyV6 {
     }
 }
 
-/// A value as it is.
-#[derive(Clone, Copy)]
-pub(super) struct Plain<T>(T);
-
-impl<T> Deref for Plain<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Plain<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
-}
-
-impl<T> From<T> for Plain<T> {
-    fn from(value: T) -> Self {
-        Plain(value)
-    }
-}
-
 /// One parked connection, or a free place: then `snd_nxt` names the next one.
 #[derive(Clone, Copy)]
-pub(super) struct Record<K> {
+pub(super) struct Record<K: Key> {
+    /// Takes no room.
+    _start: [K::Start; 0],
     pub(super) key: K,
     pub(super) snd_nxt: u32,
     pub(super) rcv_nxt: u32,
@@ -162,6 +139,7 @@ impl<K: Key> Record<K> {
             return None;
         }
         Some(Record {
+            _start: [],
             key: K::pack(&rest.key),
             snd_nxt: rest.snd_nxt,
             rcv_nxt: rest.rcv_nxt,

@@ -10,9 +10,9 @@ use core::ops::Range;
 /// Records that share one deadline, the least of theirs.
 pub const GROUP: usize = 64;
 /// Bytes of a parked connection over IPv4, beside its place in the flow table.
-pub const RECORD_V4: usize = size_of::<<KeyV4 as Key>::Place>() + size_of::<u32>() / GROUP;
+pub const RECORD_V4: usize = size_of::<Record<KeyV4>>() + size_of::<u32>() / GROUP;
 /// The same over IPv6.
-pub const RECORD_V6: usize = size_of::<<KeyV6 as Key>::Place>() + size_of::<u32>() / GROUP;
+pub const RECORD_V6: usize = size_of::<Record<KeyV6>>() + size_of::<u32>() / GROUP;
 const _: () = assert!(RECORD_V4 == 64 && RECORD_V6 == 88);
 
 /// In a position: it is in the table of IPv6.
@@ -21,7 +21,7 @@ const V6: u32 = 1 << 29;
 const NONE: u32 = u32::MAX;
 
 struct Table<K: Key> {
-    records: Vec<K::Place>,
+    records: Vec<Record<K>>,
     /// The first free one below `records.len()`.
     free: u32,
     len: usize,
@@ -41,12 +41,12 @@ impl<K: Key> Table<K> {
             Some(place) => {
                 let at = self.free;
                 self.free = place.snd_nxt;
-                *place = record.into();
+                *place = record;
                 at
             }
             None => {
                 debug_assert!(self.records.len() < self.records.capacity(), "room was set aside for every connection");
-                self.records.push(record.into());
+                self.records.push(record);
                 (self.records.len() - 1) as u32
             }
         };
@@ -64,7 +64,7 @@ impl<K: Key> Table<K> {
     }
 
     fn get(&self, at: u32) -> Option<&Record<K>> {
-        self.records.get(at as usize).map(|place| &**place).filter(|record| record.is_taken())
+        self.records.get(at as usize).filter(|record| record.is_taken())
     }
 
     fn remove(&mut self, at: u32) {
