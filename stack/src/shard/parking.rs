@@ -87,17 +87,15 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.park_hand = self.live.after(self.park_hand);
             let Some(connection) = self.live.get(self.park_hand) else { continue };
             let silence_us = if connection.is_mute() { PARK_MUTE_US } else { PARK_EARLY_US };
-            if connection.silence_us(now) >= silence_us && !self.park(now, queue, app, self.park_hand) {
-                self.shed_orphan(now, queue, app, self.park_hand);
+            if connection.silence_us(now) >= silence_us {
+                self.park_or_shed(now, queue, app, self.park_hand);
             }
         }
         let mut looks = PARK_LOOKS;
         while self.live.is_full() && looks > 0 {
             looks -= 1;
             self.park_hand = self.live.after(self.park_hand);
-            if !self.park(now, queue, app, self.park_hand) {
-                self.shed_orphan(now, queue, app, self.park_hand);
-            }
+            self.park_or_shed(now, queue, app, self.park_hand);
         }
         !self.live.is_full()
     }
@@ -108,9 +106,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.live.len() < units - units / UNITS_KEPT
     }
 
-    /// Where units are scarce, an orphan is reset whose peer may have gone: clients that vanish by the ten thousand would
-    /// otherwise hold all of them until the last FIN is repeated, and nobody else could come.
-    fn shed_orphan(&mut self, now: Instant, queue: &mut Q, app: &mut A, id: u32) {
+    /// Parks a connection if that can be. Where it cannot and units are scarce, an orphan is reset whose peer may have gone:
+    /// clients that vanish by the ten thousand would otherwise hold all of them until the last FIN is repeated, and nobody
+    /// else could come.
+    fn park_or_shed(&mut self, now: Instant, queue: &mut Q, app: &mut A, id: u32) {
+        if self.park(now, queue, app, id) {
+            return;
+        }
         let gone = |connection: &Connection<A::Session>| connection.is_forsaken(now, FORSAKEN_US);
         if !self.has_units_to_spare() && self.live.get(id).is_some_and(gone) {
             self.world.counters.shed_orphans += 1;
@@ -206,12 +208,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             if !self.has_units_to_spare() {
                 self.make_room(now, queue, app);
             }
-            let scarce = !self.has_units_to_spare();
-            if scarce && self.live.is_full() {
+            if self.live.is_full() {
                 // One look for all of them: a million whose time has come must not be tried one by one, in vain.
                 self.world.counters.drop_wake_full += 1;
                 return self.parked.pause(now.plus_micros(RETRY_WAKE_US));
             }
+            let scarce = !self.has_units_to_spare();
             let due = self.parked.due(now, &mut budget);
             if due.is_empty() {
                 return;
