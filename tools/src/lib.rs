@@ -18,3 +18,4 @@ pub mod script;
 pub mod server;
 pub mod sim;
 pub mod socket;
+pub mod wrk;

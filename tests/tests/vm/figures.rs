@@ -4,8 +4,9 @@ use crate::Case;
 use crate::guest::{Guest, STACK_V4};
 use crate::talk::{fetch, upload};
 use crate::wire::program;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use khamsin_drivers::clock::Clock;
+use khamsin_tests::wrk::{latency, number_behind};
 
 pub(crate) const CASES: &[Case] = &[("requests", requests), ("throughput", throughput)];
 
@@ -15,21 +16,9 @@ const LOAD_S: u32 = 2;
 fn requests(guest: &mut Guest) -> Result<()> {
     let said = program(&format!("wrk -t1 -c16 -d{LOAD_S}s --latency http://{STACK_V4}/small"))?.ok()?.text();
     ensure!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
-    let word = |label: &str| -> Result<&str> {
-        let rest = said.lines().find_map(|l| l.trim().strip_prefix(label));
-        rest.map(str::trim).with_context(|| format!("no `{label}` in {said}"))
-    };
-    guest.figure("requests_per_s", word("Requests/sec:")?.parse::<f64>()?.round())?;
-    guest.figure("p50_us", micros(word("50%")?)?)?;
-    guest.figure("p99_us", micros(word("99%")?)?)
-}
-
-/// A time as wrk writes it, in whole microseconds.
-fn micros(word: &str) -> Result<f64> {
-    let scales = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
-    let parts = scales.iter().find_map(|(unit, scale)| Some((word.strip_suffix(unit)?, scale)));
-    let (digits, scale) = parts.with_context(|| format!("no time: {word}"))?;
-    Ok((digits.parse::<f64>()? * scale).round())
+    guest.figure("requests_per_s", number_behind(&said, "Requests/sec:")?.round())?;
+    guest.figure("p50_us", latency(&said, "50%")?.round())?;
+    guest.figure("p99_us", latency(&said, "99%")?.round())
 }
 
 fn throughput(guest: &mut Guest) -> Result<()> {

@@ -16,7 +16,6 @@ mod restart;
 mod servers;
 mod slow;
 mod throughput;
-mod wrk;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};

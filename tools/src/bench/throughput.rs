@@ -4,12 +4,12 @@ use crate::contender::Contender;
 use crate::links::{make_roomy, set_mtu};
 use crate::machine::busy;
 use crate::report::{Report, Run};
-use crate::wrk::{latency, number_behind};
 use crate::{Case, Options};
 use anyhow::{Context, Result, ensure};
 use khamsin_tools::bed::Bed;
 use khamsin_tools::command::{Ran, run};
 use khamsin_tools::pages::Pages;
+use khamsin_tools::wrk::{latency, number_behind};
 use std::time::Duration;
 
 /// The server's core and the client's.

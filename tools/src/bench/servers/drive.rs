@@ -3,12 +3,12 @@
 use super::cell::{Cell, Client};
 use super::lane::{Lane, client_words};
 use super::{REALTIME, SERVER_CORE, ServersOptions, meter};
-use crate::wrk::{latency, number_behind};
 use anyhow::{Context, Result, ensure};
 use khamsin_drivers::clock::Clock;
 use khamsin_stack::Instant;
 use khamsin_tools::bed::CLIENT_LINK;
 use khamsin_tools::command::Running;
+use khamsin_tools::wrk::{latency, number_behind};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;

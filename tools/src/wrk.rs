@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 ///
 /// # Errors
 /// There is none.
-pub(crate) fn number_behind(text: &str, label: &str) -> Result<f64> {
+pub fn number_behind(text: &str, label: &str) -> Result<f64> {
     let rest = text.split_once(label).with_context(|| format!("no `{label}` in:\n{text}"))?.1;
     rest.split_whitespace().next().and_then(|n| n.parse().ok()).with_context(|| format!("no number in:\n{text}"))
 }
@@ -15,7 +15,7 @@ pub(crate) fn number_behind(text: &str, label: &str) -> Result<f64> {
 ///
 /// # Errors
 /// There is no such line, or its time is in an unknown unit.
-pub(crate) fn latency(text: &str, percentile: &str) -> Result<f64> {
+pub fn latency(text: &str, percentile: &str) -> Result<f64> {
     let line = text.lines().map(str::trim).find_map(|l| l.strip_prefix(percentile));
     let word = line.with_context(|| format!("no {percentile} in:\n{text}"))?.trim();
     let digits = word.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(word.len());
