@@ -2,12 +2,11 @@
 
 use crate::Case;
 use crate::guest::{Guest, STACK_V4};
-use crate::talk::{connect, echo_with, fetch, fetch_with};
+use crate::talk::{connect, echo_with, fetch, fetch_with, side_by_side};
 use crate::wire::program;
 use anyhow::{Context, Result, bail, ensure};
 use khamsin_tests::deadline::wait_for;
 use std::io::{Read, Write};
-use std::thread;
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
@@ -83,19 +82,7 @@ fn queue_count(guest: &mut Guest) -> Result<()> {
 /// Enough flows that each queue has some.
 fn many_flows(guest: &mut Guest) -> Result<()> {
     let page = guest.page("page")?;
-    let clients: Vec<_> = (0..24)
-        .map(|_| {
-            let page = page.clone();
-            thread::spawn(move || fetch(STACK_V4, "page", &page))
-        })
-        .collect();
-    for client in clients {
-        match client.join() {
-            Ok(done) => done?,
-            Err(_) => bail!("a client panicked"),
-        }
-    }
-    Ok(())
+    side_by_side(24, |_| fetch(STACK_V4, "page", &page))
 }
 
 /// The network card goes: the server ends with exit code 1 and the reason. The card comes back: the next server serves, and

@@ -146,6 +146,18 @@ impl Guest {
         Ok(())
     }
 
+    /// The rung that the server on the network card has taken.
+    pub(crate) fn rung_taken(&mut self) -> Result<String> {
+        Ok(Ready::parse(self.ok("cat /run/main.ready")?.trim())?.rung)
+    }
+
+    /// Wants it to be the one that the matrix names.
+    pub(crate) fn on_the_right_rung(&mut self) -> Result<()> {
+        let rung = self.rung_taken()?;
+        ensure!(rung == self.rung, "the server of {} is on {rung} instead of {}", self.row, self.rung);
+        Ok(())
+    }
+
     /// What a page that the guest serves must be.
     pub(crate) fn page(&self, name: &str) -> Result<Vec<u8>> {
         Ok(fs::read(self.pages.join(name))?)

@@ -3,7 +3,6 @@
 use crate::Case;
 use crate::guest::Guest;
 use anyhow::{Context, Result, ensure};
-use khamsin_tests::server::Ready;
 
 pub(crate) const CASES: &[Case] =
     &[("rung", rung), ("why_not_higher", why_not_higher), ("required_rung", required_rung)];
@@ -12,10 +11,9 @@ pub(crate) const CASES: &[Case] =
 const LADDER: [&str; 6] = ["af-xdp-zero-copy", "af-xdp-native", "af-xdp-generic", "af-packet", "tap", "epoll"];
 
 fn rung(guest: &mut Guest) -> Result<()> {
-    let ready = Ready::parse(guest.ok("cat /run/main.ready")?.trim())?;
-    guest.figure("rung", &ready.rung)?;
-    ensure!(ready.rung == guest.rung, "the server of {} is on {} instead of {}", guest.row, ready.rung, guest.rung);
-    Ok(())
+    let rung = guest.rung_taken()?;
+    guest.figure("rung", &rung)?;
+    guest.on_the_right_rung()
 }
 
 /// The higher rungs are exactly those that the matrix explains, and the log explains them so.

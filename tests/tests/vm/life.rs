@@ -34,16 +34,10 @@ fn kill_and_restart(guest: &mut Guest) -> Result<()> {
     wait_for("a served page", Duration::from_secs(20), || Ok(fetch(STACK_V4, "page", &page).ok()))?;
     let took = Clock.now().since(from);
     load.finish(Duration::from_secs(30))?;
-    right_rung(guest)?;
+    guest.on_the_right_rung()?;
     // Emulated: ten times of what the host is given.
     ensure!(took < Duration::from_secs(10), "serving again only after {took:?}");
     fetch(STACK_V4, "big", &guest.page("big")?)
-}
-
-fn right_rung(guest: &mut Guest) -> Result<()> {
-    let ready = guest.ok("cat /run/main.ready")?;
-    ensure!(ready.contains(&format!("rung={} ", guest.rung)), "after the restart: {ready}");
-    Ok(())
 }
 
 /// Where an XDP program is attached already, AF_XDP ends with a sentence that says so, `auto` goes on to packet sockets, and
@@ -79,7 +73,7 @@ fn documented_capabilities_suffice(guest: &mut Guest) -> Result<()> {
         format!("/sbin/setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps={set} --ambient-caps={set}");
     let options = guest.main_options();
     guest.start("main", &user, &options)?;
-    right_rung(guest)?;
+    guest.on_the_right_rung()?;
     let held = guest.ok("grep -h -E '^(Uid|CapEff|CapPrm)' /proc/$(cat /run/main.pid)/status")?;
     ensure!(held.matches(DOCUMENTED).count() == 2 && held.contains("65534"), "{held}");
     fetch(STACK_V4, "big", &guest.page("big")?)?;

@@ -12,7 +12,7 @@ mod netem;
 mod talk;
 mod wire;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use guest::Guest;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -48,12 +48,8 @@ fn run(guest: &mut Guest, case: fn(&mut Guest) -> Result<()>) -> Result<(), Fail
     let done = guest.serving().and_then(|()| case(guest));
     let log = guest.log("main");
     let done = match done {
-        Ok(()) if log.contains("panicked") => bail_with(&log),
+        Ok(()) if log.contains("panicked") => Err(anyhow!("the server panicked")),
         other => other,
     };
     done.map_err(|e| Failed::from(format!("{e:#}\nthe server's log:\n{log}")))
-}
-
-fn bail_with(log: &str) -> Result<()> {
-    bail!("the server panicked: {log}")
 }

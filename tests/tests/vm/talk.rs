@@ -1,6 +1,6 @@
 //! Clients on sockets of the host's kernel that check every byte.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use khamsin_tests::pages::pattern;
 use rustix::net::sockopt;
 use std::io::{Read, Write};
@@ -88,6 +88,15 @@ pub(crate) fn upload(host: &str, len: usize) -> Result<()> {
     stream.read_to_string(&mut said).context("what the sink counted")?;
     ensure!(said.trim() == len.to_string(), "the sink counted {said} of {len} bytes");
     Ok(())
+}
+
+/// So many clients at the same time, by number: all of them must succeed.
+pub(crate) fn side_by_side(count: usize, client: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..count).map(|i| (i, &client)).map(|(i, client)| scope.spawn(move || client(i))).collect();
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+    })
 }
 
 fn same(got: &[u8], want: &[u8]) -> Result<()> {

@@ -2,11 +2,10 @@
 
 use crate::Case;
 use crate::guest::{Guest, KERNEL_V4, STACK_V4, STACK_V6};
-use crate::talk::{echo_with, fetch, upload};
+use crate::talk::{self, echo_with, fetch, upload};
 use anyhow::{Result, ensure};
 use khamsin_tests::command::run;
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
@@ -66,17 +65,8 @@ fn keep_alive(_: &mut Guest) -> Result<()> {
 /// Flows of both queues at the same time, every byte checked.
 fn side_by_side(guest: &mut Guest) -> Result<()> {
     let page = guest.page("page")?;
-    let clients: Vec<_> = (0..16)
-        .map(|i| {
-            let page = page.clone();
-            thread::spawn(move || match i % 2 {
-                0 => (0..4).try_for_each(|_| fetch(STACK_V4, "page", &page)),
-                _ => echo_with(STACK_V4, 40_000, || Ok(())),
-            })
-        })
-        .collect();
-    for client in clients {
-        client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
-    }
-    Ok(())
+    talk::side_by_side(16, |i| match i % 2 {
+        0 => (0..4).try_for_each(|_| fetch(STACK_V4, "page", &page)),
+        _ => echo_with(STACK_V4, 40_000, || Ok(())),
+    })
 }
