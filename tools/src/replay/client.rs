@@ -157,7 +157,7 @@ impl<'t> Client<'t> {
         }
     }
 
-    fn is_reset(&self) -> bool {
+    pub(super) fn is_reset(&self) -> bool {
         self.reset_sent || self.reset_by_stack.is_some()
     }
 

@@ -97,7 +97,7 @@ fn syns(client: &Client<'_>) -> u64 {
 }
 
 fn state(client: &Client<'_>) -> State {
-    match (is_reset(client), client.is_open()) {
+    match (client.is_reset(), client.is_open()) {
         (true, true) => State::Reset,
         (true, false) => State::Refused,
         (false, false) if client.have > 0 => State::HalfOpen,
@@ -176,7 +176,7 @@ fn text(client: &Client<'_>, verdict: &Verdict, found: &mut Vec<Remark>) {
         found.push(remark(client.last_packet, what));
     }
     let (sent, then) = (verdict.received, verdict.recorded);
-    if (sent < then && !is_reset(client)) || sent > then {
+    if (sent < then && !client.is_reset()) || sent > then {
         let what = format!("the stack has sent {sent} bytes where the recorded server had sent {then}");
         found.push(remark(client.last_packet, what));
     }
@@ -185,7 +185,7 @@ fn text(client: &Client<'_>, verdict: &Verdict, found: &mut Vec<Remark>) {
 /// The end of the server's stream.
 fn end(client: &Client<'_>, found: &mut Vec<Remark>) {
     match (client.fin_seen, client.flow.down.fin_at) {
-        (false, Some(_)) if !is_reset(client) => {
+        (false, Some(_)) if !client.is_reset() => {
             found.push(remark(client.last_packet, "the stack has not ended its stream, the recorded server had"));
         }
         (true, None) => {
@@ -193,10 +193,6 @@ fn end(client: &Client<'_>, found: &mut Vec<Remark>) {
         }
         _ => {}
     }
-}
-
-fn is_reset(client: &Client<'_>) -> bool {
-    client.reset_sent || client.reset_by_stack.is_some()
 }
 
 fn again(client: &Client<'_>, verdict: &Verdict, why: &str) -> Remark {
