@@ -1,5 +1,4 @@
-//! What kind of pages memory has. With [`af_xdp::umem`](crate::af_xdp) and the rings the only file here that gives the kernel
-//! advice about memory, and so opens `unsafe`.
+//! What kind of pages memory has. Opens `unsafe` for one system call: advice to the kernel, by address.
 #![allow(unsafe_code)]
 
 use core::ops::Range;

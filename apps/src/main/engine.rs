@@ -131,13 +131,14 @@ impl<Q: Queue> Engine for OwnStack<Q> {
 
     fn summary(&self) -> String {
         let stats = self.queue.stats();
+        let (frames, bytes) = self.queue.taken();
         let lost = [
             ("queue_rx_dropped", stats.rx_dropped),
             ("queue_rx_ring_starved", stats.rx_ring_starved),
             ("queue_tx_errors", stats.tx_errors),
             ("queue_kicks", stats.kicks),
-            ("capture_frames", self.queue.taken().0),
-            ("capture_bytes", self.queue.taken().1),
+            ("capture_frames", frames),
+            ("capture_bytes", bytes),
             ("capture_missed", self.queue.missed()),
         ];
         told(self.shard.counters().iter().chain(lost))

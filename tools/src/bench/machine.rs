@@ -60,7 +60,8 @@ pub(crate) fn go_first() -> Result<()> {
     schedule(&["-a", "-f", "-p", "1", &std::process::id().to_string()])
 }
 
-/// The place of this process, and of what it starts, before everything else that is scheduled fairly; given back when dropped.
+/// The place of this process, and of what it starts, before everything else that is scheduled fairly. The session's is given
+/// back when this is dropped; the process keeps its nice value.
 ///
 /// A nice value alone counts only among the programs of one session where the kernel groups them by session (`autogroup` in
 /// sched(7)): beside the builds of another terminal, nice -20 and `SCHED_IDLE` are worth the same. So the session as a whole
