@@ -27,7 +27,8 @@ fn kill_and_restart(guest: &mut Guest) -> Result<()> {
     let load = Running::start(command, None)?;
     fetch(STACK_V4, "page", &guest.page("page")?)?;
     guest.ok("kill -9 $(cat /run/main.pid)")?;
-    ensure!(guest.ended("main")? == "137", "it was not killed");
+    let code = guest.ended("main")?;
+    ensure!(code == "137", "it was not killed: exit code {code:?}");
     let from = Clock.now();
     guest.serving()?;
     let page = guest.page("page")?;
