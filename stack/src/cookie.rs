@@ -5,11 +5,13 @@
 //! as long as one may be alive: else every segment to nobody would be a guess at one. One that has made a connection makes
 //! no other.
 
+mod awaited;
 mod spent;
 
 use crate::isn::IsnSource;
 use crate::limits::MIN_MSS;
-use crate::{FlowKey, Instant};
+use crate::{Coarse, FlowKey, Instant};
+use awaited::Awaited;
 use spent::Spent;
 
 /// How long the same key input is used, microseconds; Linux: 64 s. Longer than a SYN|ACK and its ACK ever travel.
@@ -31,22 +33,24 @@ pub(crate) struct Cookies {
     /// The last one that this shard made; `None`: never.
     made_at: Option<Instant>,
     spent: Spent,
+    awaited: Awaited,
 }
 
 impl Cookies {
-    /// Bytes of the memory for `remembered` cookies.
+    /// Bytes of the memory for `remembered` cookies, and for flows that are to bring one back.
     pub(crate) fn bytes_for(remembered: usize) -> usize {
-        Spent::bytes_for(remembered)
+        Spent::bytes_for(remembered) + Awaited::BYTES
     }
 
     /// The cookies of shard number `shard`, which remembers so many of those that came back.
     pub(crate) fn new(source: IsnSource, shard: usize, remembered: usize) -> Self {
-        Cookies { source, shard: shard as u64, made_at: None, spent: Spent::new(remembered) }
+        Cookies { source, shard: shard as u64, made_at: None, spent: Spent::new(remembered), awaited: Awaited::new() }
     }
 
     /// Our initial sequence number for a SYN with number `irs` from a peer that takes segments of `mss` bytes.
     pub(crate) fn make(&mut self, now: Instant, key: &FlowKey, irs: u32, mss: u16) -> u32 {
         self.made_at = Some(now);
+        self.awaited.add(now, self.flow_hash(key));
         let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0) as u32;
         self.cookie(now.micros() / PERIOD_US, key, irs, size)
     }
@@ -54,7 +58,7 @@ impl Cookies {
     /// The segment size that `iss` names, if it is a cookie for this flow and `irs`, neither too old nor
     /// [spent](Self::spend).
     pub(crate) fn check(&self, now: Instant, key: &FlowKey, irs: u32, iss: u32) -> Option<u16> {
-        if now.micros_since(self.made_at?) > LIFE_US {
+        if !self.any_alive(now) {
             return None;
         }
         // The lowest bit of the period is in the cookie: it was made in this one, or in the one before.
@@ -69,6 +73,21 @@ impl Cookies {
     /// with the same number within the same minute, from the same port, is told to choose another one.)
     pub(crate) fn spend(&mut self, now: Instant, key: &FlowKey, irs: u32, iss: u32) {
         self.spent.add(now, self.hash(key, irs, iss));
+        self.awaited.remove(self.flow_hash(key));
+    }
+
+    /// Whether this flow may still [bring back](Self::check) a cookie that it was sent.
+    pub(crate) fn awaits(&self, now: Instant, key: &FlowKey) -> bool {
+        self.any_alive(now) && self.awaited.holds(now, self.flow_hash(key))
+    }
+
+    /// Whether one that we made may still be good.
+    fn any_alive(&self, now: Instant) -> bool {
+        self.made_at.is_some_and(|at| now.micros_since(at) <= LIFE_US)
+    }
+
+    fn flow_hash(&self, key: &FlowKey) -> u64 {
+        self.source.tag(key, [u64::MAX - 1, 0])
     }
 
     fn hash(&self, key: &FlowKey, irs: u32, iss: u32) -> u64 {
@@ -79,6 +98,21 @@ impl Cookies {
         let tag = self.source.tag(key, [self.shard << 48 | period, u64::from(irs) << 32 | u64::from(size)]) as u32;
         tag << (1 + SIZE_BITS) | size << 1 | (period as u32 & 1)
     }
+}
+
+/// What is remembered of something with this hash since `at`: never 0.
+fn entry(hash: u64, at: Instant) -> u64 {
+    tag(hash) << 32 | u64::from(Coarse::before(at).bits())
+}
+
+/// The half of a hash that its place in a table does not tell already; never 0.
+fn tag(hash: u64) -> u64 {
+    hash >> 32 | 1
+}
+
+/// Whether an [`entry`] is of no earlier time than a cookie that may still be good.
+fn is_alive(now: Instant, entry: u64) -> bool {
+    now.micros_since(Coarse::from_bits(entry as u32).instant()) <= LIFE_US
 }
 
 #[cfg(test)]
@@ -113,6 +147,8 @@ mod tests {
             cookies.spend(t, &key, 77, iss ^ OTHER_HALF);
             assert_eq!(cookies.check(t, &key, 77, iss), None, "spent");
             assert_eq!(cookies.check(t, &other, 77, beside), Some(1440));
+            assert!(cookies.awaits(t, &other) && !cookies.awaits(t, &key));
+            assert!(!cookies.awaits(t.plus_micros(LIFE_US + 100_000), &other));
         }
     }
 

@@ -95,6 +95,9 @@ counters! {
     cookies_sent,
     /// Handshakes finished with a cookie.
     cookies_accepted,
+    /// Segments dropped, rather than reset, because their flow was sent a cookie that has not come back: the first one is
+    /// lost or late, and comes again.
+    drop_cookie_awaited,
     /// Handshakes whose ACK came while every connection slot was taken.
     drop_accept_full,
     /// SYNs dropped because every connection slot is taken: the peer will ask again.

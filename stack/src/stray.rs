@@ -17,6 +17,8 @@ pub(crate) struct Stray {
     pub(crate) checksum: RxChecksum,
     /// Shards that did not know it.
     pub(crate) seen_by: usize,
+    /// One of them has sent its flow a cookie that has not come back.
+    pub(crate) awaited: bool,
 }
 
 /// One shard's end of the rings.
@@ -82,7 +84,7 @@ mod tests {
     use std::sync::Mutex;
 
     fn stray(seen_by: usize) -> Stray {
-        Stray { bytes: Box::new([1, 2, 3]), checksum: RxChecksum::Unknown, seen_by }
+        Stray { bytes: Box::new([1, 2, 3]), checksum: RxChecksum::Unknown, seen_by, awaited: false }
     }
 
     #[test]

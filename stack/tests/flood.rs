@@ -34,10 +34,10 @@ fn a_peer_gets_in_while_the_syn_table_is_full() {
     let answer = w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
     assert_eq!(answer.options, [2, 4, 5, 0xb4], "nothing is promised that a cookie cannot keep");
     w.send(ack(2, 1));
-    w.expect(Flags::RST, 1, 0, b"");
+    w.silence();
     w.send(ack(1, 2));
-    w.expect(Flags::RST, 2, 0, b"");
-    assert_eq!((w.shard.live(), w.shard.half_open()), (0, 16));
+    w.silence();
+    assert_eq!((w.shard.live(), w.shard.half_open(), w.counters().drop_cookie_awaited), (0, 16, 2));
     w.send(ack(1, 1));
     w.silence();
     w.send(data(1, 1, b"big").window(1500));
@@ -50,6 +50,60 @@ fn a_peer_gets_in_while_the_syn_table_is_full() {
     w.queue.tx.clear();
     w.send(syn());
     w.expect_ack(1461, 4);
+}
+
+/// What the peer sends behind a first segment that is lost does not verify, and the first one comes again.
+#[test]
+fn a_lost_first_segment_costs_a_peer_with_a_cookie_no_connection() {
+    let mut w = flooded(small());
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(data(6, 1, b" world"));
+    w.send(fin(12, 1));
+    w.silence();
+    assert_eq!((w.counters().drop_cookie_awaited, w.shard.live()), (2, 0));
+    w.send(data(1, 1, b"hello"));
+    w.expect_data(1, 6, b"hello");
+    w.send(data(6, 6, b" world"));
+    w.expect_data(6, 12, b" world");
+    // The flow awaits none any more: when its connection is gone, so is the silence.
+    w.send(rst(12));
+    w.send(data(12, 12, b"!"));
+    w.expect(Flags::RST, 12, 0, b"");
+    assert_eq!((w.counters().drop_cookie_awaited, w.shard.live()), (2, 0));
+}
+
+/// RFC 9293 3.5.1: a peer that holds on to what we have forgotten is told so, whatever cookies others are sent.
+#[test]
+fn cookies_of_others_do_not_hide_a_half_open_connection() {
+    let mut w = flooded(small());
+    assert!(w.counters().cookies_sent > 50);
+    let stranger = data(7, 9, b"still there?");
+    w.send(stranger.clone());
+    w.expect(Flags::RST, 9, 0, b"");
+    // No stream carries these, of whatever flow.
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(Seg { flags: Flags::SYN | Flags::ACK, ..stranger.clone() });
+    w.expect(Flags::RST, 9, 0, b"");
+    w.send(stranger.clone());
+    w.silence();
+    assert_eq!(w.counters().drop_cookie_awaited, 1);
+    // A cookie that is too old is awaited no longer, and a server that drains takes none.
+    w.pass(130_000);
+    w.queue.tx.clear();
+    w.send(stranger.clone());
+    w.expect(Flags::RST, 9, 0, b"");
+    fill(&mut w);
+    w.send(syn());
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(stranger.clone());
+    w.silence();
+    w.drain();
+    w.queue.tx.clear();
+    w.send(stranger);
+    w.expect(Flags::RST, 9, 0, b"");
+    assert_eq!(w.counters().drop_cookie_awaited, 2);
 }
 
 /// The cookie's SYN|ACK was slow, the SYN came again and found room: two numbers of ours are on their way, both good.
@@ -223,4 +277,25 @@ fn a_cookie_counts_only_where_it_was_made() {
     shards[0].turn();
     shards[0].expect_ack(6, 6);
     assert_eq!((shards[0].shard.live(), shards[1].shard.live()), (1, 0));
+}
+
+/// What is sent behind a first segment that is lost goes astray: the shard that answers for all knows of the other's cookie.
+#[test]
+fn a_cookie_is_awaited_by_all_shards() {
+    for first in [0, 1] {
+        let mut shards = pair(fill);
+        let now = shards[0].now.max(shards[1].now);
+        shards.iter_mut().for_each(|w| w.now = now);
+        shards[0].send(syn());
+        shards[0].expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+        let later = shards[0].frame(&data(6, 1, b" world"));
+        shards[first].queue.rx.push_back(later);
+        for shard in [first, 1 - first] {
+            shards[shard].turn();
+            shards[shard].silence();
+        }
+        assert_eq!(shards[1 - first].counters().drop_cookie_awaited, 1);
+        shards[0].send(data(1, 1, b"hello"));
+        shards[0].expect_data(1, 6, b"hello");
+    }
 }

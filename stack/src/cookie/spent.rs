@@ -5,8 +5,8 @@
 //! remembered as long as it is good: in sets of a few entries, chosen by a keyed hash. A full set forgets its oldest, so
 //! that whoever spends many cookies of his own makes room at the cost of what others spent before, and of no connection.
 
-use super::LIFE_US;
-use crate::{Coarse, Instant};
+use super::{entry, is_alive, tag};
+use crate::Instant;
 
 /// Entries of a set.
 const WAYS: usize = 8;
@@ -35,13 +35,12 @@ impl Spent {
         let at = self.set_of(hash);
         let set = &mut self.sets[at];
         let oldest = (0..WAYS).min_by_key(|&i| set[i] as u32).unwrap_or(0);
-        set[oldest] = entry(hash, Coarse::before(now));
+        set[oldest] = entry(hash, now);
     }
 
     /// Whether it was spent, and might still be good if it were not.
     pub(super) fn holds(&self, now: Instant, hash: u64) -> bool {
-        let alive = |entry: u64| now.micros_since(Coarse::from_bits(entry as u32).instant()) <= LIFE_US;
-        self.sets[self.set_of(hash)].iter().any(|&e| e >> 32 == tag(hash) && alive(e))
+        self.sets[self.set_of(hash)].iter().any(|&e| e >> 32 == tag(hash) && is_alive(now, e))
     }
 
     fn set_of(&self, hash: u64) -> usize {
@@ -53,17 +52,9 @@ fn sets_for(count: usize) -> usize {
     count.max(LEAST).div_ceil(WAYS).next_power_of_two()
 }
 
-/// The half of the hash that the set does not tell already; never 0.
-fn tag(hash: u64) -> u64 {
-    hash >> 32 | 1
-}
-
-fn entry(hash: u64, at: Coarse) -> u64 {
-    tag(hash) << 32 | u64::from(at.bits())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::LIFE_US;
     use super::*;
 
     #[test]

@@ -41,7 +41,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Some(Flow::TimeWait(_) | Flow::Parked(_)) => self.world.counters.icmp_outside += 1,
             None if self.strays.as_ref().is_some_and(|s| s.leads_on(travel.seen_by)) => {
                 let checksum = RxChecksum::Unknown;
-                self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: travel.seen_by + 1 });
+                self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: travel.seen_by + 1, awaited: false });
             }
             None => self.world.counters.icmp_unknown += 1,
         }

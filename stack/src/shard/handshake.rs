@@ -113,6 +113,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         Some(record)
     }
 
+    /// Whether the peer may have sent `segment` behind the one that brings its cookie back, which was lost or overtaken.
+    pub(super) fn awaits_cookie(&self, now: Instant, segment: &Segment) -> bool {
+        let Flags(flags) = segment.flags;
+        let of_a_stream = flags & (Flags::SYN | Flags::RST | Flags::ACK).0 == Flags::ACK.0;
+        of_a_stream && !self.draining && self.cookies.awaits(now, &segment.key)
+    }
+
     /// An ACK that may end a handshake of which nothing was kept. False: it does not.
     #[allow(clippy::too_many_arguments)] // a hop of the frame's way
     pub(super) fn on_cookie(

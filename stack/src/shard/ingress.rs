@@ -31,6 +31,8 @@ pub(super) struct Travel {
     checksum: RxChecksum,
     /// Shards that did not know it.
     pub(super) seen_by: usize,
+    /// One of them has sent it a cookie that has not come back.
+    awaited: bool,
 }
 
 impl<A: App, Q: Queue> Shard<A, Q> {
@@ -58,7 +60,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         for (mut frame, Staged { parsed, hash, candidate }) in burst.drain(..).zip(staged.drain(..)) {
             let checksum = frame.rx_checksum();
-            let travel = Travel { hash, candidate, checksum, seen_by: 0 };
+            let travel = Travel { hash, candidate, checksum, seen_by: 0, awaited: false };
             self.on_parsed(now, queue, app, &parsed, frame.bytes_mut(), travel);
             queue.release(frame);
         }
@@ -85,7 +87,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Kind::Tcp(segment) => self.flows.hash(&segment.key),
             _ => 0,
         };
-        let travel = Travel { hash, candidate: NOBODY, checksum: stray.checksum, seen_by: stray.seen_by };
+        let travel = Travel { hash, candidate: NOBODY, checksum: stray.checksum, seen_by: stray.seen_by, awaited: stray.awaited };
         self.on_parsed(now, queue, app, &parsed, &mut stray.bytes, travel);
     }
 
@@ -139,7 +141,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
                 Kind::Icmp4(message) | Kind::Icmp6(message) => message.plain = false,
                 _ => {}
             }
-            let travel = Travel { hash, candidate: NOBODY, checksum: RxChecksum::Unknown, seen_by: 0 };
+            let travel = Travel { hash, candidate: NOBODY, checksum: RxChecksum::Unknown, seen_by: 0, awaited: false };
             match parsed.kind {
                 // Parts of a part.
                 Kind::Fragment(_) => DropReason::Fragment.count(&mut self.world.counters),
@@ -328,7 +330,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.listeners.iter().any(|l| l.port == segment.key.local_port)
     }
 
-    /// A segment of no connection here: there may be one on another shard. The last one answers.
+    /// A segment of no connection here: there may be one on another shard. The last one answers, unless the segment that
+    /// makes a connection may be still to come.
     pub(super) fn disown(
         &mut self,
         now: Instant,
@@ -336,10 +339,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &[u8],
-        Travel { checksum, seen_by, .. }: Travel,
+        Travel { checksum, seen_by, awaited, .. }: Travel,
     ) {
+        let awaited = awaited || self.awaits_cookie(now, segment);
         if self.strays.as_ref().is_some_and(|s| s.leads_on(seen_by)) {
-            self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: seen_by + 1 });
+            self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: seen_by + 1, awaited });
+        } else if awaited {
+            self.world.counters.drop_cookie_awaited += 1;
         } else {
             self.answer_nobody(now, queue, link, segment);
         }
