@@ -99,7 +99,7 @@ fn cookies_of_others_do_not_hide_a_half_open_connection() {
     w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
     w.send(stranger.clone());
     w.silence();
-    w.drain();
+    w.shard.drain(w.now, &mut w.queue, &mut w.app);
     w.queue.tx.clear();
     w.send(stranger);
     w.expect(Flags::RST, 9, 0, b"");
