@@ -253,7 +253,7 @@ impl Scoreboard {
         debug_assert!(self.tail.len == 0);
         let end = start + len;
         let mut i = self.find(start);
-        while let Some(run) = self.runs.get(i)
+        while let Some(&run) = self.runs.get(i)
             && run.start < end
         {
             let (from, to) = (run.start.max(start), run.end().min(end));
@@ -261,6 +261,7 @@ impl Scoreboard {
                 i += 1;
                 continue;
             }
+            self.keep_border(i, to);
             let len = (to - from) as u32;
             if i == 0 && from == run.start {
                 self.cut = 0;
@@ -375,6 +376,17 @@ impl Scoreboard {
     pub(super) fn shrink(&mut self) {
         if self.runs.is_empty() && self.runs.capacity() > 64 {
             self.runs.shrink_to(16);
+        }
+    }
+
+    /// Run `i` is about to lose what lies before `at`: where that is inside of a segment, its rest becomes a run of its own. What
+    /// follows goes on beginning where a segment did, and what the peer reports of it can be told.
+    fn keep_border(&mut self, i: usize, at: u64) {
+        let (run, cut) = (self.runs[i], u64::from(self.cut(i)));
+        let border = run.start + (at - run.start + cut).next_multiple_of(u64::from(run.segment)) - cut;
+        if at < border && border < run.end() && self.runs.len() + 2 < self.runs_allowed() {
+            self.runs[i].len = (border - run.start) as u32;
+            self.runs.insert(i + 1, Run { start: border, len: (run.end() - border) as u32, ..run });
         }
     }
 

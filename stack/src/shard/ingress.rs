@@ -87,7 +87,13 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             Kind::Tcp(segment) => self.flows.hash(&segment.key),
             _ => 0,
         };
-        let travel = Travel { hash, candidate: NOBODY, checksum: stray.checksum, seen_by: stray.seen_by, awaited: stray.awaited };
+        let travel = Travel {
+            hash,
+            candidate: NOBODY,
+            checksum: stray.checksum,
+            seen_by: stray.seen_by,
+            awaited: stray.awaited,
+        };
         self.on_parsed(now, queue, app, &parsed, &mut stray.bytes, travel);
     }
 

@@ -157,3 +157,27 @@ fn a_storm_of_reports_is_survived() {
     }
     s.board().audit(una, s.nxt());
 }
+
+/// Segments became smaller, and what is sent again ends inside of an old one: what was sent behind that is reported as it was
+/// sent, and does not go again.
+#[test]
+fn smaller_segments_in_a_hole_move_no_border_behind_it() {
+    for acked in [0, 300] {
+        let mut s = Sender::new(&Setup { mss: 1000, window: 1 << 20, sack: true, algorithm: Algorithm::Cubic });
+        assert_eq!(send(&mut s, ms(0), 5 * MSS), 5 * MSS);
+        on_ack(&mut s, ms(20), acked, None, true);
+        let at = ms(300);
+        s.path_shrank(at, 300);
+        let mut end = acked;
+        while end + 300 < MSS {
+            assert_eq!(s.next_retransmission().unwrap().0, end);
+            s.retransmitted(at, end, 300);
+            end += 300;
+        }
+        let blocks = [(MSS, 5 * MSS)];
+        s.on_ack(at, &Ack { ack: acked, window: Some(1 << 20), pure: true, sack: &blocks, ..Ack::default() });
+        s.board().audit(s.una(), s.nxt());
+        assert_eq!(s.board().sacked(), 4000, "{acked}");
+        assert_eq!(resend(&mut s, at), [(end, (MSS - end) as u32)]);
+    }
+}
