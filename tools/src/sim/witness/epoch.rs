@@ -14,6 +14,8 @@ const INITIAL_SEGMENTS: u64 = 10;
 /// Runs of text on their way of which the server remembers each for itself, at least (`RUNS_MIN` in
 /// stack/src/recovery/scoreboard.rs).
 const RUNS: usize = 64;
+/// The largest window scale there is (RFC 7323 2.3).
+const WIDEST: u8 = 14;
 /// Further away than any window: not this connection.
 const NEAR: u32 = 1 << 26;
 
@@ -26,6 +28,10 @@ pub(super) struct Epoch {
     peer_shift: u8,
     sack: bool,
     stamps: bool,
+    /// Timestamps of our SYN|ACK, each time it went out.
+    greetings: Vec<u32>,
+    /// The peer may have answered a cookie with a timestamp of its own invention: what it says was agreed on is not known.
+    forged: bool,
 
     got: Ranges,
     /// The part of it that came in segments which we have no reason to turn away.
@@ -62,7 +68,7 @@ impl Epoch {
         // A maximum of 0 is none (Linux: `tcp_parse_options`).
         let said = syn.mss.filter(|&mss| mss > 0).unwrap_or(if headers == 40 { 536 } else { 1220 }).max(MIN_MSS);
         let scaled = syn_ack.window_scale.is_some() && syn.scale.is_some();
-        let shift = |scale: Option<u8>| scale.filter(|_| scaled).unwrap_or(0).min(14);
+        let shift = |scale: Option<u8>| scale.filter(|_| scaled).unwrap_or(0).min(WIDEST);
         Epoch {
             iss: syn_ack.seq,
             irs: syn.irs,
@@ -71,6 +77,8 @@ impl Epoch {
             peer_shift: shift(syn.scale),
             sack: syn_ack.sack_permitted,
             stamps: syn_ack.timestamps.is_some(),
+            greetings: syn_ack.timestamps.iter().map(|(value, _)| *value).collect(),
+            forged: false,
             got: Ranges::default(),
             good: Ranges::default(),
             acked: 1,
@@ -102,7 +110,8 @@ impl Epoch {
     }
 
     /// The SYN|ACK again.
-    pub(super) fn repeated(&self, syn_ack: &Segment<'_>) -> Result<(), String> {
+    pub(super) fn repeated(&mut self, syn_ack: &Segment<'_>) -> Result<(), String> {
+        self.greetings.extend(syn_ack.timestamps.map(|(value, _)| value));
         let same = syn_ack.sack_permitted == self.sack && syn_ack.timestamps.is_some() == self.stamps;
         if same { Ok(()) } else { Err("the SYN|ACK again with other options".to_owned()) }
     }
@@ -141,6 +150,9 @@ impl Epoch {
             return;
         }
         self.idle_acks += u64::from(self.una <= 1);
+        if !honest && self.una <= 1 {
+            self.look_for_forgery(segment);
+        }
         let Some(ack) = position(segment.ack, self.iss, self.una.max(1)) else { return };
         // RFC 5961 5.2: one that acknowledges what lies too far back is turned away.
         // What lies behind a hole may be refused, or given up for others: only what is next must be taken.
@@ -158,6 +170,14 @@ impl Epoch {
             self.una = self.una.max(ack);
             self.pieces = if self.una == self.furthest { 0 } else { self.pieces };
             self.take_blocks(segment, ack);
+        }
+    }
+
+    /// A cookie's options are in the timestamp that comes back with it, which nothing protects. A peer that makes one up has
+    /// the options that it names: any scale, and SACK.
+    fn look_for_forgery(&mut self, segment: &Segment<'_>) {
+        if self.stamps && segment.timestamps.is_some_and(|(_, echo)| !self.greetings.contains(&echo)) {
+            (self.forged, self.sack, self.peer_shift) = (true, true, WIDEST);
         }
     }
 
@@ -195,7 +215,9 @@ impl Epoch {
             self.check_sack(segment)?;
         }
         self.check_stamps(segment, honest, blurred)?;
-        self.check_window(segment)?;
+        if !self.forged {
+            self.check_window(segment)?;
+        }
         if blurred {
             return self.check_size(segment, offload);
         }
