@@ -27,6 +27,8 @@ pub(super) struct Epoch {
     our_shift: u8,
     peer_shift: u8,
     sack: bool,
+    /// What our SYN|ACK said of it.
+    sack_offered: bool,
     stamps: bool,
     /// Timestamps of our SYN|ACK, each time it went out.
     greetings: Vec<u32>,
@@ -76,6 +78,7 @@ impl Epoch {
             our_shift: shift(syn_ack.window_scale),
             peer_shift: shift(syn.scale),
             sack: syn_ack.sack_permitted,
+            sack_offered: syn_ack.sack_permitted,
             stamps: syn_ack.timestamps.is_some(),
             greetings: syn_ack.timestamps.iter().map(|(value, _)| *value).collect(),
             forged: false,
@@ -112,7 +115,7 @@ impl Epoch {
     /// The SYN|ACK again.
     pub(super) fn repeated(&mut self, syn_ack: &Segment<'_>) -> Result<(), String> {
         self.greetings.extend(syn_ack.timestamps.map(|(value, _)| value));
-        let same = syn_ack.sack_permitted == self.sack && syn_ack.timestamps.is_some() == self.stamps;
+        let same = syn_ack.sack_permitted == self.sack_offered && syn_ack.timestamps.is_some() == self.stamps;
         if same { Ok(()) } else { Err("the SYN|ACK again with other options".to_owned()) }
     }
 
