@@ -16,8 +16,8 @@ use khamsin_stack::wire::Addresses;
 use khamsin_stack::{
     App, Caps, CloseReason, Content, Counters, Instant, Listener, Queue, QueueStats, Stream, TxOffload,
 };
-use link_netns::Netns;
 use link_netns::peer::pattern;
+use link_netns::{Netns, gone};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -190,8 +190,9 @@ fn open_tap() -> tap::TapQueue {
 
 fn tap_namespace(test: &str) -> Option<Netns> {
     let ns = Netns::new(test)?;
-    match ns.run(|| tap::open(&tap::Config::default()).map(drop)) {
-        Ok(()) => Some(ns),
+    match ns.run(|| tap::open(&tap::Config::default()).map(drop).map(|()| gone("khamsin0"))) {
+        Ok(true) => Some(ns),
+        Ok(false) => panic!("a TAP stays without its queue"),
         Err(error) => {
             println!("SKIPPED {test}: {error}");
             None

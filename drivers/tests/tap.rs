@@ -8,8 +8,8 @@ use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::link;
 use khamsin_drivers::tap::{self, Config, OpenError, TapQueue};
 use khamsin_stack::{Frame, Queue, TxOffload};
-use link_netns::Netns;
 use link_netns::peer::{Host, pattern};
+use link_netns::{Netns, gone};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,9 @@ use std::time::Duration;
 /// A namespace, or `None` where TAPs cannot be made.
 fn namespace(test: &str) -> Option<Netns> {
     let ns = Netns::new(test)?;
-    match ns.run(|| tap::open(&Config::default()).map(drop)) {
-        Ok(()) => Some(ns),
+    match ns.run(|| tap::open(&Config::default()).map(drop).map(|()| gone("khamsin0"))) {
+        Ok(true) => Some(ns),
+        Ok(false) => panic!("a TAP stays without its queue"),
         Err(OpenError::NoDevice | OpenError::DeviceNotPermitted | OpenError::NotPermitted) => {
             println!("SKIPPED {test}: no TAP to be made here");
             None
@@ -125,7 +126,7 @@ fn several_queues_serve_one_interface() {
             workers.into_iter().map(|w| w.join().unwrap()).collect()
         });
         assert!(frames.iter().all(|n| *n > 3), "the flows spread: {frames:?}");
-        assert!(link::by_name("khamsin0").is_err(), "it went with its queues");
+        assert!(gone("khamsin0"), "it went with its queues");
     });
 }
 
@@ -216,7 +217,9 @@ fn a_taken_name_is_refused_with_a_sentence() {
         let error = tap::open(&Config { queues: 2, ..Config::default() }).map(drop).unwrap_err();
         assert!(matches!(error, OpenError::Exists { .. }), "{error}");
         drop(first);
+        assert!(gone("khamsin0"), "its name is free again");
         drop(open_one());
+        assert!(gone("khamsin0"), "its name is free again");
         link::create_veth("khamsin0", "khb", 1).unwrap();
         assert!(matches!(tap::open(&Config::default()).map(drop).unwrap_err(), OpenError::Exists { .. }));
     });
