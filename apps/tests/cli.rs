@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)] // The whole file is a test; helpers fail it where they stand.
 
 use khamsin_drivers::clock::Clock;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
@@ -27,8 +28,15 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
+/// A port for a server that is about to start. It stays ours as long as this process lives, by a socket that is bound and never
+/// listens: the kernel gives the port to nobody who asks for just any, and a server that sets SO_REUSEADDR may listen on it.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let name = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    std::mem::forget(socket);
+    name.port()
 }
 
 /// A server that has said it is ready. Killed when dropped.
