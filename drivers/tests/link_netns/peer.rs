@@ -1,5 +1,6 @@
 //! A host of a few lines over any queue, for a kernel peer to talk to: it answers ARP, neighbour solicitations and echo
-//! requests, and serves one TCP connection at a time. It knows neither loss nor reordering: between namespaces there is none.
+//! requests, and serves one TCP connection at a time. What is lost comes again: all namespaces share the kernel's backlog of
+//! received frames, one for each CPU, and what other tests send may fill it.
 
 use etherparse::{
     ArpOperation, EtherType, IcmpEchoHeader, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket,
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 const ISN: u32 = 0xffff_8000;
 const MSS: u16 = 1448;
+/// What has not been acknowledged for so long is sent again.
+const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
 /// What a connection has seen and is about to send.
 pub struct Host<Q: Queue> {
@@ -33,6 +36,8 @@ pub struct Host<Q: Queue> {
     pub finished: bool,
     rcv_next: u32,
     snd_next: u32,
+    /// The last segment of the connection.
+    last: Option<Segment>,
     answered: usize,
     acked: u32,
     window: u32,
@@ -59,6 +64,7 @@ impl<Q: Queue> std::fmt::Debug for Host<Q> {
     }
 }
 
+#[derive(Clone)]
 struct Segment {
     link: Vec<u8>,
     from: (IpAddr, u16),
@@ -82,6 +88,7 @@ impl<Q: Queue> Host<Q> {
             finished: false,
             rcv_next: 0,
             snd_next: 0,
+            last: None,
             answered: 0,
             acked: 0,
             window: 0,
@@ -92,6 +99,7 @@ impl<Q: Queue> Host<Q> {
     pub fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> bool {
         let end = Clock.now().plus_micros(10_000_000);
         let mut burst = Vec::with_capacity(64);
+        let (mut acked, mut since) = (self.acked, Clock.now());
         while Clock.now() < end {
             self.queue.begin();
             while self.queue.rx_burst(&mut burst, 64) > 0 {
@@ -101,6 +109,12 @@ impl<Q: Queue> Host<Q> {
                     self.queue.release(frame);
                     self.frame(&bytes, checksum);
                 }
+            }
+            if acked != self.acked {
+                (acked, since) = (self.acked, Clock.now());
+            } else if Clock.now().since(since) > REPEAT_AFTER {
+                since = Clock.now();
+                self.repeat();
             }
             self.queue.end();
             if done(self) {
@@ -200,21 +214,52 @@ impl<Q: Queue> Host<Q> {
             self.rcv_next = tcp.sequence_number().wrapping_add(1);
             (self.snd_next, self.acked, self.answered) = (ISN, ISN, 0);
             self.received.clear();
+            self.last = Some(segment.clone());
             self.tcp(segment, &[], true);
             return;
         }
+        if self.last.as_ref().is_none_or(|last| last.from != segment.from) {
+            return;
+        }
+        self.last = Some(segment.clone());
         self.window = u32::from(tcp.window_size());
-        self.acked = tcp.acknowledgment_number();
-        let data = tcp.payload();
-        if tcp.sequence_number() == self.rcv_next && (!data.is_empty() || tcp.fin()) {
+        self.acknowledged(tcp.acknowledgment_number());
+        // Of what comes again, the part that is new.
+        let known = self.rcv_next.wrapping_sub(tcp.sequence_number()) as usize;
+        let data = tcp.payload().get(known..).unwrap_or_default();
+        if known <= tcp.payload().len() && (!data.is_empty() || tcp.fin()) {
             self.received.extend_from_slice(data);
             self.finished |= tcp.fin();
             self.rcv_next = self.rcv_next.wrapping_add(data.len() as u32 + u32::from(tcp.fin()));
+            self.tcp(segment, &[], false);
+        } else if !tcp.payload().is_empty() || tcp.fin() {
+            // Its acknowledgement was lost, or what lies before it.
             self.tcp(segment, &[], false);
         }
         if self.received.len() >= self.request {
             self.send_answer(segment);
         }
+    }
+
+    fn acknowledged(&mut self, ack: u32) {
+        let newer = |a: u32, b: u32| a != b && a.wrapping_sub(b) < 1 << 31;
+        if newer(ack, self.acked) {
+            self.acked = ack;
+        }
+        // Of what was to be sent again, but had come.
+        if newer(self.acked, self.snd_next) {
+            self.answered += self.acked.wrapping_sub(self.snd_next) as usize;
+            self.snd_next = self.acked;
+        }
+    }
+
+    /// Sends again what is not acknowledged.
+    fn repeat(&mut self) {
+        let in_flight = self.snd_next.wrapping_sub(self.acked) as usize;
+        let Some(segment) = self.last.clone().filter(|_| (1..=self.answered).contains(&in_flight)) else { return };
+        self.answered -= in_flight;
+        self.snd_next = self.acked;
+        self.send_answer(&segment);
     }
 
     /// As much of the answer as the peer's window admits and, where the device cuts, in frames as long as it takes.
