@@ -318,6 +318,7 @@ fn steering_changes_without_a_gap() {
     let other = Ipv4Addr::new(198, 18, 0, 3);
     let (mut queues, mut attachment) = inside(&pair.server, || open(&config(Mode::Native))).unwrap();
     attachment.update(&own(&[other])).unwrap();
+    assert!(!attachment.renew().unwrap(), "veth forgets no program");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let server = scope.spawn(|| serve(&mut queues[0], &stop));

@@ -61,11 +61,7 @@ impl Opener<'_> {
         } else {
             self.stacks(&interface, self.grouped(queues, workers), &how)?
         };
-        Ok(Running {
-            interface: Some(interface),
-            keeps: Some(Box::new(attachment)),
-            ..self.running(addresses, false, crew)
-        })
+        Ok(Running { interface: Some(interface), keeps: Some(attachment), ..self.running(addresses, false, crew) })
     }
 
     /// A ring of packet sockets for each worker.

@@ -22,10 +22,11 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     let caught = signals::catch().context("signals cannot be caught")?;
     let (events, inbox) = channel();
     let files = Files::load(&options)?;
-    let server = Server::start(&options, &Recipe::new(&options, &files), &events)?;
+    let mut server = Server::start(&options, &Recipe::new(&options, &files), &events)?;
     caught.forward(move |wish| drop(events.send(Event::Wish(wish)))).context("signals cannot be waited for")?;
     server.ready.announce();
-    let outcome = wait_for_stop(&server, &inbox, &files).and_then(|()| drain(&server, &inbox, options.network.drain));
+    let outcome =
+        wait_for_stop(&mut server, &inbox, &files).and_then(|()| drain(&mut server, &inbox, options.network.drain));
     match outcome {
         Ok(()) => {
             server.join();
@@ -40,7 +41,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
 }
 
 /// Returns when it is time to drain.
-fn wait_for_stop(server: &Server, inbox: &Receiver<Event>, files: &Files) -> Result<()> {
+fn wait_for_stop(server: &mut Server, inbox: &Receiver<Event>, files: &Files) -> Result<()> {
     loop {
         match inbox.recv().map_err(|_| channel_closed())? {
             Event::Wish(Wish::Stop) => return Ok(()),
@@ -54,9 +55,12 @@ fn wait_for_stop(server: &Server, inbox: &Receiver<Event>, files: &Files) -> Res
 }
 
 /// Does what the server can do about an event that nobody wished for.
-fn follow(server: &Server, event: &Event) {
+fn follow(server: &mut Server, event: &Event) {
     if let Event::Interface(_, LinkEvent::MtuChanged(mtu)) = event {
         server.set_mtu(*mtu);
+    }
+    if let Event::Interface(name, LinkEvent::Up | LinkEvent::MtuChanged(_)) = event {
+        server.renew(name);
     }
 }
 
@@ -103,7 +107,7 @@ fn tell(name: &str, event: LinkEvent) {
 ///
 /// # Errors
 /// A second signal, or a worker that failed: what was left is reset.
-pub(crate) fn drain(server: &Server, inbox: &Receiver<Event>, limit: Duration) -> Result<()> {
+pub(crate) fn drain(server: &mut Server, inbox: &Receiver<Event>, limit: Duration) -> Result<()> {
     tracing::info!("draining for at most {} s; a second signal ends at once", limit.as_secs());
     server.advance(Phase::Draining);
     let mut left = server.workers();
@@ -136,7 +140,7 @@ pub(crate) fn drain(server: &Server, inbox: &Receiver<Event>, limit: Duration) -
 /// How long workers have to reset what is left; it is the work of one turn.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn abort(server: &Server, inbox: &Receiver<Event>, mut left: usize) {
+fn abort(server: &mut Server, inbox: &Receiver<Event>, mut left: usize) {
     server.advance(Phase::Aborting);
     let until = Clock.now() + ABORT_TIMEOUT;
     while left > 0 {

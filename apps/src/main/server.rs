@@ -10,6 +10,7 @@ use crate::ready::Ready;
 use crate::signals::Wish;
 use crate::worker::{Control, Engine, Phase, run};
 use anyhow::{Result, anyhow, bail};
+use khamsin_drivers::af_xdp::Attachment;
 use khamsin_drivers::capture::Capture;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::doorbell::Doorbell;
@@ -38,8 +39,8 @@ pub(crate) struct Running {
     /// The interface whose going ends the server.
     pub(crate) interface: Option<String>,
     pub(crate) crew: Crew,
-    /// What must live as long as the workers do (an attached XDP program).
-    pub(crate) keeps: Option<Box<dyn std::any::Any>>,
+    /// The XDP program of the interface; it must live as long as the workers do.
+    pub(crate) keeps: Option<Attachment>,
 }
 
 /// A server that can answer.
@@ -90,6 +91,15 @@ impl Server {
     pub(crate) fn set_mtu(&self, mtu: u32) {
         self.running.crew.control.set_mtu(mtu);
         self.running.crew.bells.iter().for_each(Doorbell::ring);
+    }
+
+    /// Sees to it that frames still reach the workers after the driver made its rings anew.
+    pub(crate) fn renew(&mut self, interface: &str) {
+        match self.running.keeps.as_mut().map(Attachment::renew) {
+            Some(Err(error)) => tracing::warn!("{interface} has lost its XDP program: {error}; restart khamsin"),
+            Some(Ok(true)) => tracing::info!("{interface} has its XDP program again: its driver forgets it"),
+            Some(Ok(false)) | None => {}
+        }
     }
 
     /// Workers that were started.

@@ -39,6 +39,9 @@ pub struct Attachment {
     link: OwnedFd,
     program: OwnedFd,
     map: OwnedFd,
+    steering: Steering,
+    /// The driver is one that [`renew`](Attachment::renew) is for.
+    forgets: bool,
     /// The groups that our neighbours solicit us through.
     groups: Groups,
 }
@@ -54,7 +57,22 @@ impl Attachment {
         bpf::link_update(self.link.as_fd(), program.as_fd())
             .map_err(|e| OpenError::system(&self.interface, "replacing the XDP program", e))?;
         self.program = program;
+        self.steering = steering.clone();
         Ok(())
+    }
+
+    /// To be called when the interface came up again or has another MTU: hands the program once more to a driver that
+    /// forgets it whenever it makes its rings anew, as vmxnet3 does (`vmxnet3_rq_cleanup_all` of Linux 6.6 to 6.18 clears
+    /// it; the kernel goes on to call it attached, and every frame goes past it). False: the driver is none of those.
+    ///
+    /// # Errors
+    /// The kernel refuses the program; nothing arrives until the server is started again.
+    pub fn renew(&mut self) -> Result<bool, OpenError> {
+        if self.forgets {
+            // A program like it: the kernel would take no notice of the same one.
+            self.update(&self.steering.clone())?;
+        }
+        Ok(self.forgets)
     }
 
     /// The interface that the program is attached to.
@@ -87,7 +105,9 @@ pub fn open(config: &Config) -> Result<(Vec<XdpQueue>, Attachment), OpenError> {
     let link = attach(config, &device, &program)?;
     let mut groups = Groups::new(device.index).map_err(|e| OpenError::system(&device.name, JOIN, e))?;
     groups.set(config.steering.groups()).map_err(|e| OpenError::system(&device.name, JOIN, e))?;
-    let attachment = Attachment { interface: device.name.clone(), link, program, map, groups };
+    let (interface, steering) = (device.name.clone(), config.steering.clone());
+    let forgets = config.mode == Mode::Native && device::forgets_program(&device);
+    let attachment = Attachment { interface, link, program, map, steering, forgets, groups };
     let queues = (0..device.rx_queues).map(|queue| {
         let opened = queue_open(config, &device, chunk, queue)?;
         bpf::xskmap_set(attachment.map.as_fd(), queue, opened.as_fd())

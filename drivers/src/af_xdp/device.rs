@@ -29,6 +29,13 @@ pub(super) fn driver(device: &Link) -> &str {
     device.kind.as_deref().unwrap_or("(unknown)")
 }
 
+/// Whether the driver loses its XDP program when its rings are made anew: see [`renew`](super::Attachment::renew). A list,
+/// because nothing that a user may ask tells, and because a driver that resets its card whenever it is handed a program
+/// would go down and up again at each.
+pub(super) fn forgets_program(device: &Link) -> bool {
+    driver(device) == "vmxnet3"
+}
+
 /// What a queue of the device can do.
 pub(super) fn caps(device: &Link) -> Caps {
     Caps {

@@ -59,8 +59,13 @@ fn queue_count(guest: &mut Guest) -> Result<()> {
     ensure!(fewer.code != 0, "a queue with a socket on it went away: {}", fewer.text);
     many_flows(guest)?;
     guest.stop("main")?;
-    guest.ok("ethtool -L eth0 combined 1")?;
+    let alone = guest.sh("ethtool -L eth0 combined 1")?;
     guest.serving()?;
+    if alone.text.contains("Operation not supported") {
+        println!("SKIPPED vm queue_count on {}: its driver keeps the number of queues that it started with", guest.row);
+        return many_flows(guest);
+    }
+    ensure!(alone.code == 0, "no queue less without a socket: {}", alone.text);
     let grown = guest.sh("ethtool -L eth0 combined 2")?;
     if guest.rung == "af-xdp-generic" {
         ensure!(grown.code == 0, "no queue more: {}", grown.text);

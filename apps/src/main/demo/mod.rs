@@ -51,7 +51,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let caught = signals::catch().context("signals cannot be caught")?;
     let place = find_place()?;
     let (events, inbox) = channel();
-    let server = start(place, &events)?;
+    let mut server = start(place, &events)?;
     let wishes = events.clone();
     caught.forward(move |wish| drop(wishes.send(Event::Wish(wish)))).context("signals cannot be waited for")?;
     for (rungs, reason) in server.ladder.tried() {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         tell_how_to_reach(place, &server);
         wait_for_stop(&inbox)?;
     }
-    serve::drain(&server, &inbox, Duration::from_secs(1))?;
+    serve::drain(&mut server, &inbox, Duration::from_secs(1))?;
     server.join();
     Ok(if good == Outcome::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
