@@ -128,6 +128,22 @@ fn watch_tells_what_happens_to_its_link_and_nothing_else() {
 }
 
 #[test]
+fn watch_tells_another_number_of_queues_when_asked() {
+    let Some(ns) = Netns::new("watch_tells_another_number_of_queues_when_asked") else { return };
+    ns.run(|| link::create_veth("kha", "khb", 2).unwrap());
+    let mut watch = ns.run(|| Watch::new("kha").unwrap());
+    let mut told = || {
+        ns.run(|| watch.check_queues());
+        watch.poll()
+    };
+    assert_eq!(told(), None);
+    ns.command(&["ethtool", "-L", "kha", "rx", "1"]);
+    assert_eq!((told(), told()), (Some(LinkEvent::QueuesChanged(1)), None));
+    ns.command(&["ethtool", "-L", "kha", "rx", "2"]);
+    assert_eq!((told(), told()), (Some(LinkEvent::QueuesChanged(2)), None));
+}
+
+#[test]
 fn watch_survives_more_news_than_its_socket_holds() {
     let Some(ns) = Netns::new("watch_survives_more_news_than_its_socket_holds") else { return };
     ns.run(|| {
