@@ -1,6 +1,6 @@
 //! A host of a few lines over any queue, for a kernel peer to talk to: it answers ARP, neighbour solicitations and echo
-//! requests, and serves one TCP connection at a time. What is lost comes again: all namespaces share the kernel's backlog of
-//! received frames, one for each CPU, and what other tests send may fill it.
+//! requests, and serves one TCP connection at a time. It puts segments in order and sends again what is lost: received frames
+//! wait in the backlog of the CPU that sent them, a sender changes its CPU, and what other tests send may fill a backlog.
 
 use etherparse::{
     ArpOperation, EtherType, IcmpEchoHeader, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket,
@@ -36,6 +36,8 @@ pub struct Host<Q: Queue> {
     pub finished: bool,
     rcv_next: u32,
     snd_next: u32,
+    /// Sequence number, bytes and FIN of segments that came before their turn.
+    early: Vec<(u32, Vec<u8>, bool)>,
     /// The last segment of the connection.
     last: Option<Segment>,
     answered: usize,
@@ -88,6 +90,7 @@ impl<Q: Queue> Host<Q> {
             finished: false,
             rcv_next: 0,
             snd_next: 0,
+            early: Vec::new(),
             last: None,
             answered: 0,
             acked: 0,
@@ -214,6 +217,7 @@ impl<Q: Queue> Host<Q> {
             self.rcv_next = tcp.sequence_number().wrapping_add(1);
             (self.snd_next, self.acked, self.answered) = (ISN, ISN, 0);
             self.received.clear();
+            self.early.clear();
             self.last = Some(segment.clone());
             self.tcp(segment, &[], true);
             return;
@@ -224,21 +228,36 @@ impl<Q: Queue> Host<Q> {
         self.last = Some(segment.clone());
         self.window = u32::from(tcp.window_size());
         self.acknowledged(tcp.acknowledgment_number());
-        // Of what comes again, the part that is new.
-        let known = self.rcv_next.wrapping_sub(tcp.sequence_number()) as usize;
-        let data = tcp.payload().get(known..).unwrap_or_default();
-        if known <= tcp.payload().len() && (!data.is_empty() || tcp.fin()) {
-            self.received.extend_from_slice(data);
-            self.finished |= tcp.fin();
-            self.rcv_next = self.rcv_next.wrapping_add(data.len() as u32 + u32::from(tcp.fin()));
-            self.tcp(segment, &[], false);
-        } else if !tcp.payload().is_empty() || tcp.fin() {
-            // Its acknowledgement was lost, or what lies before it.
+        let (seq, data) = (tcp.sequence_number(), tcp.payload());
+        if !data.is_empty() || tcp.fin() {
+            // Before its turn.
+            if (1..1 << 17).contains(&seq.wrapping_sub(self.rcv_next)) && self.early.len() < 256 {
+                self.early.push((seq, data.to_vec(), tcp.fin()));
+            }
+            self.take(seq, data, tcp.fin());
+            while let Some(next) = self.early.iter().position(|(seq, data, _)| self.known(*seq) <= data.len()) {
+                let (seq, data, fin) = self.early.swap_remove(next);
+                self.take(seq, &data, fin);
+            }
+            // Whether it was new or its acknowledgement was lost.
             self.tcp(segment, &[], false);
         }
         if self.received.len() >= self.request {
             self.send_answer(segment);
         }
+    }
+
+    /// How many bytes that begin at `seq` have come; more than any segment holds when something before them has not.
+    fn known(&self, seq: u32) -> usize {
+        self.rcv_next.wrapping_sub(seq) as usize
+    }
+
+    /// Takes the part of a segment that is new, if nothing before it is missing.
+    fn take(&mut self, seq: u32, data: &[u8], fin: bool) {
+        let Some(data) = data.get(self.known(seq)..) else { return };
+        self.received.extend_from_slice(data);
+        self.finished |= fin;
+        self.rcv_next = self.rcv_next.wrapping_add(data.len() as u32 + u32::from(fin));
     }
 
     fn acknowledged(&mut self, ack: u32) {
