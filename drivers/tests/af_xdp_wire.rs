@@ -446,7 +446,9 @@ fn three_capabilities_suffice_and_each_is_missed() {
     let Some(pair) = Pair::new(1) else { return };
     // As nobody, who may not read the build directory.
     let program = std::env::temp_dir().join(format!("khamsin-af-xdp-{}", std::process::id()));
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // By another process: a file that a child of another test's still has open for writing cannot be run.
+    let copied = std::process::Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+    assert!(copied.unwrap().success());
     for (capabilities, wanted) in [
         ("+net_admin,+net_raw,+bpf", "holding"),
         ("+net_admin,+net_raw", "XSKMAP was refused"),
