@@ -51,6 +51,20 @@ fn exit_codes_say_what_came_of_it() {
             "khnone0",
         ),
         (&[&sound, "--live", "--interface", "lo", "--server", "x", "--source", "198.18.1.0/24"], 2, "IPv4 address"),
+        (
+            &[
+                &trace("link-ipv6.pcap"),
+                "--live",
+                "--interface",
+                "lo",
+                "--server",
+                "198.18.0.2",
+                "--source",
+                "198.18.1.0/24",
+            ],
+            1,
+            "flow 1: it is IPv6",
+        ),
     ];
     for (arguments, code, words) in cases {
         let output = replay(arguments);

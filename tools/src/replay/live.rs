@@ -165,7 +165,7 @@ pub(super) fn play<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Resul
         clients: stage.clients.into_iter().map(|client| (client, None)).collect(),
         left_out: Vec::new(),
         counters,
-        virtual_us: Clock.now().micros() - began_us,
+        virtual_us: Clock.now().micros().saturating_sub(began_us),
         shots: Vec::new(),
     })
 }
@@ -186,7 +186,7 @@ impl<'t> Stage<'t> {
         let round_us = super::world::round_us(chosen, order.speed);
         for round in 0..order.rounds {
             for copy in 0..order.copies {
-                for (flow, plan) in chosen.iter().filter(|(flow, _)| flow.client.is_ipv4()) {
+                for (flow, plan) in chosen {
                     let ends = mapping.ends(flow, round * order.copies + copy);
                     let client = Client::new(flow, plan, ends, began_us + round_us * round as u64, manner);
                     if let IpAddr::V4(mine) = client.local.ip() {

@@ -116,10 +116,13 @@ impl Plans {
     }
 }
 
+/// Why a flow is not played on a wire.
+const NOT_ON_WIRE: &str = "it is IPv6, and --live plays IPv4 only; replay it without --live";
+
 /// Replays `flows`.
 ///
 /// # Errors
-/// There are too many, or the stack does not come to rest.
+/// There are too many, none can be played on the wire, or the stack does not come to rest.
 pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<Outcome<'t>> {
     let (chosen, left_out) = choose(flows, plans, order);
     let count = chosen.len().saturating_mul(order.copies).saturating_mul(order.rounds);
@@ -129,6 +132,9 @@ pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<
         );
     }
     let mut outcome = match &order.live {
+        Some(_) if count == 0 => {
+            bail!("none of the flows that were asked for can be played on a wire: {}", why_none(&left_out))
+        }
         Some(wire) => live::play(&chosen, order, wire)?,
         None => {
             let mut world = World::new(&chosen, plans.1, count, order);
@@ -141,6 +147,11 @@ pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<
     Ok(outcome)
 }
 
+fn why_none(left_out: &[(usize, &'static str)]) -> String {
+    let first = left_out.first().map(|(number, why)| format!("flow {number}: {why}"));
+    first.unwrap_or_else(|| "there is none; look at --list".to_owned())
+}
+
 pub(super) type Chosen<'t> = Vec<(&'t Flow, &'t Plan)>;
 
 fn choose<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> (Chosen<'t>, Vec<(usize, &'static str)>) {
@@ -150,6 +161,7 @@ fn choose<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> (Chosen<'t>
             continue;
         }
         match plan {
+            Ok(_) if order.live.is_some() && !flow.client.is_ipv4() => left_out.push((flow.number, NOT_ON_WIRE)),
             Ok(plan) => chosen.push((flow, plan)),
             Err(why) => left_out.push((flow.number, *why)),
         }
