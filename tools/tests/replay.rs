@@ -36,6 +36,7 @@ fn exit_codes_say_what_came_of_it() {
         (&[&damaged, "--list"], 1, "packet 9 cannot be read"),
         (&[&damaged], 1, "1 as recorded"),
         (&[&trace("damaged-empty.pcap")], 1, "cannot be read as a trace"),
+        (&[&trace("damaged-zero-snaplen.pcap")], 1, "cut after 0 bytes"),
         (&[&trace("damaged-no-tcp.pcap")], 1, "no TCP"),
         (&[&trace("damaged-link-type.pcap")], 1, "IEEE802_11"),
         (&["/nowhere/at-all.pcap"], 1, "cannot be read"),

@@ -5,7 +5,12 @@
 
 use super::link::{self, Link};
 use pcap::{Capture, Offline, Precision};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// First words of pcap files, with micro- and with nanoseconds (draft-ietf-opsawg-pcap, section 4).
+const PCAP_MAGIC: [u32; 2] = [0xa1b2_c3d4, 0xa1b2_3c4d];
 
 /// Times behind this are taken as this, seconds since 1970: the year 2500. pcapng has room for more than any calendar.
 const SECONDS_MAX: u64 = 16_725_225_600;
@@ -37,6 +42,15 @@ pub enum OpenError {
         path: String,
         /// In libpcap's words.
         reason: String,
+    },
+    /// Its header says that no byte of any packet was kept.
+    #[error(
+        "{path} cannot be read as a trace: its header says that packets were cut after 0 bytes (snaplen), \
+         so it is damaged; mend that field or record again"
+    )]
+    ZeroSnaplen {
+        /// The file.
+        path: String,
     },
     /// Its packets begin with a header that is not known here.
     #[error(
@@ -71,6 +85,18 @@ pub(super) struct Packet<'a> {
     pub(super) bytes: &'a [u8],
 }
 
+/// Whether this is a pcap file with a snapshot length of 0. libpcap takes that as no limit, as pcapng does (there 0 is said to
+/// mean it); a pcap file has no such word, and where that field is gone, its neighbours may be.
+fn keeps_nothing(path: &Path) -> bool {
+    let mut header = [0; 24];
+    // What comes through a pipe is there once.
+    let is_file = path.metadata().is_ok_and(|of| of.is_file());
+    let read = is_file && File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok();
+    let magic = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+    let is_pcap = PCAP_MAGIC.into_iter().any(|known| [known, known.swap_bytes()].contains(&magic));
+    read && is_pcap && header[16..20] == [0; 4]
+}
+
 /// An open trace.
 pub(super) struct Reader {
     capture: Capture<Offline>,
@@ -88,6 +114,9 @@ impl Reader {
             OpenError::Refused { path, reason }
         };
         let capture = Capture::from_file_with_precision(path, Precision::Nano).map_err(refused)?;
+        if keeps_nothing(path) {
+            return Err(OpenError::ZeroSnaplen { path: name() });
+        }
         let kind = capture.get_datalink();
         let Some(link) = link::of(kind.0) else {
             let name_of_kind = kind.get_name().unwrap_or_else(|_| kind.0.to_string());
