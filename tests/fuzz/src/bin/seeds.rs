@@ -55,6 +55,12 @@ fn main() -> anyhow::Result<()> {
         write("pcap", &format!("swapped-{i}"), &pcap(link, &packets[..3], u32::to_be_bytes))?;
         write("pcap", &format!("pcapng-{i}"), &pcapng(link as u16, &packets))?;
     }
+    // TCP in fragments, which are put together before anything else is asked of them.
+    let traces = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../traces");
+    for name in ["trouble-fragments", "trouble-fragments-v6", "trouble-fragment-missed"] {
+        let path = traces.join(name).with_extension("pcap");
+        write("pcap", name, &fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?)?;
+    }
     Ok(())
 }
 
