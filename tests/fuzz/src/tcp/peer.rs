@@ -170,8 +170,11 @@ impl Peer {
         if let Some((value, _)) = said.timestamps {
             self.ts_recent = value;
         }
-        if !core::mem::replace(&mut self.known, true) {
-            self.recognise(segment);
+        if !self.known {
+            if !self.recognise(segment) {
+                return;
+            }
+            self.known = true;
             if self.timestamps && said.timestamps.is_none() {
                 // The ACK that brought the cookie back had no timestamp, and with it nothing of what the SYN had said.
                 (self.server_shift, self.timestamps) = (0, false);
@@ -197,18 +200,24 @@ impl Peer {
     }
 
     /// A cookie may be brought back after another SYN was answered: finds out by which numbers the session goes.
-    fn recognise(&mut self, segment: &Segment) {
+    /// False: it is of a session that went by numbers of before, and is over (its TIME-WAIT answers still).
+    fn recognise(&mut self, segment: &Segment) -> bool {
         let near =
             |irs: u32, iss: u32| segment.seq.wrapping_sub(iss) < 1 << 20 && segment.ack.wrapping_sub(irs) < 1 << 20;
         if self.iss.is_some_and(|iss| near(self.irs, iss)) {
-            return;
+            return true;
         }
         if let Some(&(irs, iss)) = self.answers.iter().find(|&&(irs, iss)| near(irs, iss)) {
+            // Whatever numbers a session goes by, the first that it says is at its beginning.
+            if segment.seq.wrapping_sub(iss) > 1 {
+                return false;
+            }
             // How far we got with these numbers is forgotten.
             self.unsure = true;
             (self.irs, self.iss, self.next, self.top) = (irs, Some(iss), 0, 1 << 20);
             (self.server_shift, self.timestamps) = (0, false);
         }
+        true
     }
 
     fn on_syn_ack(&mut self, segment: &Segment, said: &khamsin_stack::wire::TcpOptions) {
