@@ -50,13 +50,16 @@ impl Run {
     /// The part of `left..right` in this run, cut down to whole segments: an honest peer reports nothing else, and a
     /// hostile one gets no finer grain than what it was sent. `cut` bytes of the first segment lie before the run.
     fn whole_segments(&self, cut: u16, left: u64, right: u64) -> (u64, u64) {
+        let from = if left <= self.start { self.start } else { self.border_from(cut, left) };
         let (grain, cut) = (u64::from(self.segment), u64::from(cut));
-        let from = match left.saturating_sub(self.start) {
-            0 => self.start,
-            into => self.start + (into + cut).next_multiple_of(grain) - cut,
-        };
         let to = if right >= self.end() { self.end() } else { right - (right - self.start + cut) % grain };
         (from, to)
+    }
+
+    /// Where the first of its segments begins that does not begin before `at`, which lies behind the run's start.
+    fn border_from(&self, cut: u16, at: u64) -> u64 {
+        let (grain, cut) = (u64::from(self.segment), u64::from(cut));
+        self.start + (at - self.start + cut).next_multiple_of(grain) - cut
     }
 
     /// Whether its last segment is a full one.
@@ -382,8 +385,8 @@ impl Scoreboard {
     /// Run `i` is about to lose what lies before `at`: where that is inside of a segment, its rest becomes a run of its own. What
     /// follows goes on beginning where a segment did, and what the peer reports of it can be told.
     fn keep_border(&mut self, i: usize, at: u64) {
-        let (run, cut) = (self.runs[i], u64::from(self.cut(i)));
-        let border = run.start + (at - run.start + cut).next_multiple_of(u64::from(run.segment)) - cut;
+        let run = self.runs[i];
+        let border = run.border_from(self.cut(i), at);
         if at < border && border < run.end() && self.runs.len() + 2 < self.runs_allowed() {
             self.runs[i].len = (border - run.start) as u32;
             self.runs.insert(i + 1, Run { start: border, len: (run.end() - border) as u32, ..run });
