@@ -27,8 +27,6 @@ pub(super) struct Epoch {
     our_shift: u8,
     peer_shift: u8,
     sack: bool,
-    /// What our SYN|ACK said of it.
-    sack_offered: bool,
     stamps: bool,
     /// Timestamps of our SYN|ACK, each time it went out.
     greetings: Vec<u32>,
@@ -78,7 +76,6 @@ impl Epoch {
             our_shift: shift(syn_ack.window_scale),
             peer_shift: shift(syn.scale),
             sack: syn_ack.sack_permitted,
-            sack_offered: syn_ack.sack_permitted,
             stamps: syn_ack.timestamps.is_some(),
             greetings: syn_ack.timestamps.iter().map(|(value, _)| *value).collect(),
             forged: false,
@@ -115,7 +112,7 @@ impl Epoch {
     /// The SYN|ACK again.
     pub(super) fn repeated(&mut self, syn_ack: &Segment<'_>) -> Result<(), String> {
         self.greetings.extend(syn_ack.timestamps.map(|(value, _)| value));
-        let same = syn_ack.sack_permitted == self.sack_offered && syn_ack.timestamps.is_some() == self.stamps;
+        let same = syn_ack.sack_permitted == self.sack && syn_ack.timestamps.is_some() == self.stamps;
         if same { Ok(()) } else { Err("the SYN|ACK again with other options".to_owned()) }
     }
 
@@ -167,7 +164,7 @@ impl Epoch {
             }
         }
         if ack <= self.furthest {
-            let window = u64::from(segment.window) << self.peer_shift;
+            let window = u64::from(segment.window) << if self.forged { WIDEST } else { self.peer_shift };
             self.peer_edge = self.peer_edge.max(ack + window);
             self.max_window = self.max_window.max(window);
             self.una = self.una.max(ack);
@@ -179,9 +176,7 @@ impl Epoch {
     /// A cookie's options are in the timestamp that comes back with it, which nothing protects. A peer that makes one up has
     /// the options that it names: any scale, and SACK.
     fn look_for_forgery(&mut self, segment: &Segment<'_>) {
-        if self.stamps && segment.timestamps.is_some_and(|(_, echo)| !self.greetings.contains(&echo)) {
-            (self.forged, self.sack, self.peer_shift) = (true, true, WIDEST);
-        }
+        self.forged |= self.stamps && segment.timestamps.is_some_and(|(_, echo)| !self.greetings.contains(&echo));
     }
 
     fn take_blocks(&mut self, segment: &Segment<'_>, ack: u64) {
@@ -246,7 +241,7 @@ impl Epoch {
     }
 
     fn check_sack(&self, segment: &Segment<'_>) -> Result<(), String> {
-        if !segment.sack.is_empty() && !self.sack {
+        if !segment.sack.is_empty() && !self.sack && !self.forged {
             return Err("a SACK option that was not agreed".to_owned());
         }
         for (i, &(left, right)) in segment.sack.iter().enumerate() {
