@@ -56,11 +56,13 @@ fn wait_for_stop(server: &mut Server, inbox: &Receiver<Event>, files: &Files) ->
 
 /// Does what the server can do about an event that nobody wished for.
 fn follow(server: &mut Server, event: &Event) {
-    if let Event::Interface(_, LinkEvent::MtuChanged(mtu)) = event {
-        server.set_mtu(*mtu);
-    }
-    if let Event::Interface(name, LinkEvent::Up | LinkEvent::MtuChanged(_)) = event {
-        server.renew(name);
+    match event {
+        Event::Interface(_, LinkEvent::MtuChanged(mtu)) => {
+            server.set_mtu(*mtu);
+            server.renew();
+        }
+        Event::Interface(_, LinkEvent::Up) => server.renew(),
+        _ => {}
     }
 }
 

@@ -94,11 +94,14 @@ impl Server {
     }
 
     /// Sees to it that frames still reach the workers after the driver made its rings anew.
-    pub(crate) fn renew(&mut self, interface: &str) {
-        match self.running.keeps.as_mut().map(Attachment::renew) {
-            Some(Err(error)) => tracing::warn!("{interface} has lost its XDP program: {error}; restart khamsin"),
-            Some(Ok(true)) => tracing::info!("{interface} has its XDP program again: its driver forgets it"),
-            Some(Ok(false)) | None => {}
+    pub(crate) fn renew(&mut self) {
+        let Some(attachment) = &mut self.running.keeps else { return };
+        let renewed = attachment.renew();
+        let interface = attachment.interface();
+        match renewed {
+            Err(error) => tracing::warn!("{interface} has lost its XDP program: {error}; restart khamsin"),
+            Ok(true) => tracing::info!("{interface} has its XDP program again: its driver forgets it"),
+            Ok(false) => {}
         }
     }
 
