@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod af_xdp_support;
+#[path = "link_netns/patience.rs"]
+mod patience;
 
 use af_xdp_support::*;
 use khamsin_drivers::af_xdp::{ChunkCounts, Config, CopyMode, Mode, OpenError, Steering, XdpQueue, open};
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::group::Group;
 use khamsin_stack::{Frame, Queue, TxOffload};
+use patience::eventually;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -66,19 +69,9 @@ fn with_server(pair: &Pair, config: &Config, client: impl FnOnce() + Send) -> Ve
 /// Longest that the kernel may take for what it does behind our back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Lets the kernel work until `done`, or for as long as it may take: what a veth hands over is dealt with in a soft interrupt,
-/// and on a busy machine ksoftirqd does that when its turn comes, long after the call that sent it.
-fn eventually(mut done: impl FnMut() -> bool) {
-    let clock = khamsin_drivers::clock::Clock;
-    let start = clock.now();
-    while !done() && clock.now().since(start) < PATIENCE {
-        std::thread::yield_now();
-    }
-}
-
 /// After everything sent was completed, all chunks are free or with the kernel for receiving.
 fn all_home(queue: &mut XdpQueue, chunks: u32) {
-    eventually(|| {
+    eventually(PATIENCE, || {
         queue.begin();
         queue.chunks().tx == 0
     });
@@ -194,7 +187,7 @@ fn what_does_not_fit_is_counted() {
         let pinger = Pinger::new();
         (0..500).for_each(|sequence| pinger.send(SERVER, sequence, 8));
     });
-    eventually(|| queue.stats().rx_dropped >= 400);
+    eventually(PATIENCE, || queue.stats().rx_dropped >= 400);
     let stats = queue.stats();
     assert!(stats.rx_dropped >= 400 && stats.rx_ring_starved > 0, "64 chunks for receiving: {stats:?}");
 

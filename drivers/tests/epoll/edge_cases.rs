@@ -1,6 +1,7 @@
 //! Resets, panics, deadlines, drains, urgent data.
 
 use crate::bench::{Bench, Habit, pattern, some};
+use crate::patience::eventually;
 use khamsin_drivers::doorbell::Doorbell;
 use khamsin_drivers::epoll::{Config, Host, OpenError, Trigger};
 use khamsin_stack::{CloseReason, Instant, Listener};
@@ -26,17 +27,8 @@ crate::both_triggers!(
     the_doorbell_ends_a_wait,
 );
 
-/// Whether `done` comes true, now or soon: a child that another test forks at this moment holds every descriptor of this process,
-/// closed here or not, until its exec. At most a second.
-fn soon(mut done: impl FnMut() -> bool) -> bool {
-    (0..100).any(|_| {
-        let is = done();
-        if !is {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        is
-    })
-}
+/// Longest that a child of another test may hold a descriptor which was closed here.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Closes with RST.
 fn reset(client: TcpStream) {
@@ -159,7 +151,7 @@ fn drain_finishes_what_is_there(trigger: Trigger) {
     assert_eq!(bench.host.live(), 2);
     assert!(bench.app.ready_calls >= calls + 3, "one at open, one each for the drain");
     let refused = || TcpStream::connect(address).map_err(|e| e.kind()).err() == Some(ErrorKind::ConnectionRefused);
-    assert!(soon(refused), "nobody listens any more");
+    assert!(eventually(PATIENCE, refused), "nobody listens any more");
     assert_eq!(bench.host.local_addrs(), []);
     for client in [&mut old, &mut waiting] {
         bench.write(client, b"in flight");
@@ -229,7 +221,7 @@ fn both_families_on_one_port(trigger: Trigger) {
     drop(dual);
     let (v4, v6) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
     let mut apart = open(&[&v4, &v6]);
-    soon(|| {
+    eventually(PATIENCE, || {
         let taken = matches!(apart, Err(OpenError::InUse(_)));
         if taken {
             apart = open(&[&v4, &v6]);

@@ -5,6 +5,8 @@
 mod bench;
 mod edge_cases;
 mod exhaustion;
+#[path = "../link_netns/patience.rs"]
+mod patience;
 mod streams;
 
 /// Defines each function, which takes a `Trigger`, as two tests.

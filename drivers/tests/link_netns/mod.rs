@@ -1,10 +1,11 @@
 //! A network namespace of a test's own, and threads that live in it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+mod patience;
 pub mod peer;
 
-use khamsin_drivers::clock::Clock;
 use khamsin_drivers::link;
+use patience::eventually;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -12,22 +13,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Whether `done` comes true, now or soon: a child that another test forks at this moment holds every descriptor of this process,
-/// closed here or not, until its exec; what goes with the last descriptor goes then.
-pub fn eventually(mut done: impl FnMut() -> bool) -> bool {
-    let start = Clock.now();
-    while !done() {
-        if Clock.now().since(start) > Duration::from_secs(5) {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
-}
-
-/// Whether the calling thread's namespace has no such link, now or soon.
+/// Whether the calling thread's namespace has no such link, now or soon: it goes with its last descriptor.
 pub fn gone(name: &str) -> bool {
-    eventually(|| matches!(link::by_name(name), Err(link::Error::NoSuchLink { .. })))
+    eventually(Duration::from_secs(5), || matches!(link::by_name(name), Err(link::Error::NoSuchLink { .. })))
 }
 
 /// A namespace called `kh…`, removed when dropped, also by a panic.
