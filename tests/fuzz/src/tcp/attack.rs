@@ -46,6 +46,10 @@ impl Session {
         for _ in 0..1 + usize::from(kind >> 6) % 3 {
             self.send(i, &seg);
         }
+        // Its answer may count our stream from elsewhere, by which what we say next has to go: storm seed 10006034.
+        if flags.syn() {
+            self.turn();
+        }
     }
 
     /// Options: the honest ones, none, odd timestamps, odd SACK blocks, noise.
