@@ -6,6 +6,7 @@ use super::error::OpenError;
 use super::queue::XdpQueue;
 use super::socket::{Groups, Mapping, REGISTER, RingSizes, Socket};
 use super::steer::{self, Steering, XDP_PASS};
+use super::supply::Supply;
 use super::{Config, CopyMode, Mode};
 use crate::link::{self, Link};
 use core::time::Duration;
@@ -216,7 +217,11 @@ fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<
     let memory = Mapping::anonymous(bytes).map_err(failed("mapping memory for frames"))?;
     let quarter = frames / 4;
     let sizes = RingSizes { fill: quarter, completion: quarter, rx: quarter, tx: quarter };
-    let mut umem = socket.umem(memory, chunk, sizes).map_err(|(wanted, e)| match e {
+    let supply = match config.copy {
+        CopyMode::ZeroCopy => Supply::fixed(quarter),
+        CopyMode::Copy => Supply::adaptive(quarter),
+    };
+    let mut umem = socket.umem(memory, chunk, sizes, supply).map_err(|(wanted, e)| match e {
         Errno::NOBUFS if wanted == REGISTER => {
             OpenError::LockedMemory { bytes, limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) }
         }

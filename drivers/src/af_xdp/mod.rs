@@ -15,6 +15,7 @@ mod queue;
 mod ring;
 mod socket;
 mod steer;
+mod supply;
 mod umem;
 
 pub use attach::{Attachment, open};

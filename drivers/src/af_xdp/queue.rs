@@ -166,6 +166,7 @@ impl Queue for XdpQueue {
         if available == 0 {
             return 0;
         }
+        self.umem.supply.found(available as u32);
         let (mut frames, mut bytes) = (0, 0);
         for _ in 0..available.min(limit).min(BURST) {
             match self.umem.receive() {

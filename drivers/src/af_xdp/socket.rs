@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::ring::{Consumer, Parts, Producer};
+use super::supply::Supply;
 use super::umem::{Rings, Umem};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
@@ -130,6 +131,7 @@ impl Socket {
         memory: Mapping,
         chunk_size: u32,
         sizes: RingSizes,
+        supply: Supply,
     ) -> Result<Umem<Mapping>, (&'static str, Errno)> {
         let umem = XdpUmemReg {
             addr: memory.base().as_ptr() as u64,
@@ -143,7 +145,7 @@ impl Socket {
         let rings = self.rings(sizes).map_err(|e| ("making the rings", e))?;
         // SAFETY: the rings are of this socket, the memory was registered with it just now, a socket takes one registration
         // only, and the kernel keeps to the protocol that the contract describes.
-        Ok(unsafe { Umem::new(memory, chunk_size, sizes.fill, rings) })
+        Ok(unsafe { Umem::new(memory, chunk_size, supply, rings) })
     }
 
     fn rings(&self, sizes: RingSizes) -> Result<Rings<Mapping>, Errno> {

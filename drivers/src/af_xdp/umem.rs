@@ -13,6 +13,7 @@
 
 use super::ring::{Consumer, Producer};
 use super::socket::Mapping;
+use super::supply::Supply;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use khamsin_stack::{Frame, RxChecksum};
@@ -133,7 +134,7 @@ pub(super) struct Umem<M> {
     pub(super) rings: Rings<M>,
     free: Vec<u32>,
     /// Chunks that the receive side is kept supplied with.
-    fill_target: u32,
+    pub(super) supply: Supply,
     counts: ChunkCounts,
     /// Descriptors from the kernel that named no frame of ours, and frames of other queues given to this one.
     pub(super) invalid: u64,
@@ -148,7 +149,7 @@ impl<M> Umem<M> {
     /// The rings' other side is a kernel socket with which `memory` is registered in chunks of this size (or a test that
     /// plays its part): it accesses a chunk only between taking its descriptor from fill or TX ring and returning it in
     /// RX or completion ring, and returns each descriptor once.
-    pub(super) unsafe fn new(memory: Mapping, chunk_size: u32, fill_target: u32, rings: Rings<M>) -> Self {
+    pub(super) unsafe fn new(memory: Mapping, chunk_size: u32, supply: Supply, rings: Rings<M>) -> Self {
         debug_assert!(chunk_size.is_power_of_two() && memory.len().is_multiple_of(chunk_size as usize));
         let chunks = (memory.len() / chunk_size as usize) as u32;
         Umem {
@@ -156,7 +157,7 @@ impl<M> Umem<M> {
             chunk_log: chunk_size.trailing_zeros(),
             rings,
             free: (0..chunks).rev().collect(),
-            fill_target: fill_target.min(chunks),
+            supply,
             counts: ChunkCounts::default(),
             invalid: 0,
             #[cfg(debug_assertions)]
@@ -166,11 +167,11 @@ impl<M> Umem<M> {
 
     /// For tests that play the kernel's part over plain memory.
     #[cfg(test)]
-    fn over_memory(chunks: u32, chunk_size: u32, fill_target: u32, rings: Rings<M>) -> Self {
+    fn over_memory(chunks: u32, chunk_size: u32, supply: Supply, rings: Rings<M>) -> Self {
         let memory = Mapping::anonymous((chunks * chunk_size) as usize).expect("memory for a test");
         // SAFETY: no kernel knows this memory, so that nobody but the frames touches it; tests return each descriptor
         // once, but for those that are about what happens when it comes twice, which debug builds stop.
-        unsafe { Umem::new(memory, chunk_size, fill_target, rings) }
+        unsafe { Umem::new(memory, chunk_size, supply, rings) }
     }
 
     /// Takes sent frames back from the completion ring.
@@ -216,7 +217,7 @@ impl<M> Umem<M> {
     /// A free chunk as a frame of length 0. `None` when none is left beyond what the fill ring is due.
     #[inline]
     pub(super) fn alloc(&mut self) -> Option<UmemFrame> {
-        if self.free.len() as u32 <= self.fill_target.saturating_sub(self.counts.fill) {
+        if self.free.len() as u32 <= self.supply.target().saturating_sub(self.counts.fill) {
             return None;
         }
         let chunk = self.free.pop()?;
@@ -254,7 +255,7 @@ impl<M> Umem<M> {
     /// Supplies the receive side up to its target and shows it to the kernel.
     #[inline]
     pub(super) fn refill(&mut self) {
-        let due = self.fill_target.saturating_sub(self.counts.fill).min(self.free.len() as u32);
+        let due = self.supply.target().saturating_sub(self.counts.fill).min(self.free.len() as u32);
         for _ in 0..due {
             let Some(chunk) = self.free.pop() else { break };
             if !self.rings.fill.push(u64::from(chunk) << self.chunk_log) {

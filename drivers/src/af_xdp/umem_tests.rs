@@ -24,7 +24,10 @@ fn umem(chunks: u32, fill_target: u32, size: u32) -> (Umem<Keep>, Kernel) {
     let (kernel_rx, rx, _) = ring(size, NOTHING, START, 0);
     let (tx, kernel_tx, _) = ring(size, NOTHING, START, 0);
     let kernel = Kernel { fill: kernel_fill, completion: kernel_completion, rx: kernel_rx, tx: kernel_tx };
-    (Umem::over_memory(chunks, CHUNK, fill_target, Rings { fill, completion, rx, tx }), kernel)
+    (
+        Umem::over_memory(chunks, CHUNK, Supply::fixed(fill_target.min(chunks)), Rings { fill, completion, rx, tx }),
+        kernel,
+    )
 }
 
 impl Kernel {
