@@ -47,10 +47,11 @@ impl Cookies {
         Cookies { source, shard: shard as u64, made_at: None, spent: Spent::new(remembered), awaited: Awaited::new() }
     }
 
-    /// Our initial sequence number for a SYN with number `irs` from a peer that takes segments of `mss` bytes.
-    pub(crate) fn make(&mut self, now: Instant, key: &FlowKey, irs: u32, mss: u16) -> u32 {
+    /// Our initial sequence number for a SYN with number `irs` from a peer that takes segments of `mss` bytes. `flow` is a
+    /// keyed hash of `key`, always the same one: that of the flow table, which has it anyway.
+    pub(crate) fn make(&mut self, now: Instant, key: &FlowKey, flow: u64, irs: u32, mss: u16) -> u32 {
         self.made_at = Some(now);
-        self.awaited.add(now, self.flow_hash(key));
+        self.awaited.add(now, flow);
         let size = SIZES.iter().rposition(|&size| size <= mss).unwrap_or(0) as u32;
         self.cookie(now.micros() / PERIOD_US, key, irs, size)
     }
@@ -71,23 +72,19 @@ impl Cookies {
 
     /// `iss`, or what [`OTHER_HALF`] made of it, has become a connection: it is good for no other. (A peer that begins anew
     /// with the same number within the same minute, from the same port, is told to choose another one.)
-    pub(crate) fn spend(&mut self, now: Instant, key: &FlowKey, irs: u32, iss: u32) {
+    pub(crate) fn spend(&mut self, now: Instant, key: &FlowKey, flow: u64, irs: u32, iss: u32) {
         self.spent.add(now, self.hash(key, irs, iss));
-        self.awaited.remove(self.flow_hash(key));
+        self.awaited.remove(flow);
     }
 
-    /// Whether this flow may still [bring back](Self::check) a cookie that it was sent.
-    pub(crate) fn awaits(&self, now: Instant, key: &FlowKey) -> bool {
-        self.any_alive(now) && self.awaited.holds(now, self.flow_hash(key))
+    /// Whether the flow with this hash may still [bring back](Self::check) a cookie that it was sent.
+    pub(crate) fn awaits(&self, now: Instant, flow: u64) -> bool {
+        self.any_alive(now) && self.awaited.holds(now, flow)
     }
 
     /// Whether one that we made may still be good.
     fn any_alive(&self, now: Instant) -> bool {
         self.made_at.is_some_and(|at| now.micros_since(at) <= LIFE_US)
-    }
-
-    fn flow_hash(&self, key: &FlowKey) -> u64 {
-        self.source.tag(key, [u64::MAX - 1, 0])
     }
 
     fn hash(&self, key: &FlowKey, irs: u32, iss: u32) -> u64 {
@@ -119,6 +116,10 @@ fn is_alive(now: Instant, entry: u64) -> bool {
 mod tests {
     use super::*;
 
+    /// Hashes of flows.
+    const KEY: u64 = 0x1234_5678_9abc_def0;
+    const OTHER: u64 = 0x0fed_cba9_8765_4321;
+
     #[test]
     fn knows_its_own_and_nobody_elses_for_one_to_two_periods() {
         let key = FlowKey::v4([198, 18, 0, 1], [198, 18, 0, 2], 1000, 80);
@@ -126,7 +127,7 @@ mod tests {
         for start in [PERIOD_US, 5 * PERIOD_US / 2, 4 * PERIOD_US - 1] {
             let t = Instant::from_micros(start);
             assert_eq!(Cookies::new(IsnSource::new(&[7; 16]), 0, 0).check(t, &key, 5, 5), None, "none was made");
-            let iss = cookies.make(t, &key, 77, 1459);
+            let iss = cookies.make(t, &key, KEY, 77, 1459);
             assert_eq!(cookies.check(t, &key, 77, iss), Some(1440));
             assert_eq!(cookies.check(t.plus_micros(PERIOD_US), &key, 77, iss), Some(1440));
             assert_eq!(cookies.check(t.plus_micros(2 * PERIOD_US), &key, 77, iss), None);
@@ -136,19 +137,19 @@ mod tests {
             let strangers = (0..100_000).filter(|&n| cookies.check(t, &key, 77, n) == Some(1440)).count();
             assert!(strangers <= 1, "{strangers}");
             let mut others = Cookies::new(IsnSource::new(&[8; 16]), 0, 0);
-            others.make(t, &key, 77, 1459);
+            others.make(t, &key, KEY, 77, 1459);
             assert_eq!(others.check(t, &key, 77, iss), None);
             let mut beside = Cookies::new(IsnSource::new(&[7; 16]), 1, 0);
-            beside.make(t, &key, 77, 1459);
+            beside.make(t, &key, KEY, 77, 1459);
             assert_eq!(beside.check(t, &key, 77, iss), None, "another shard's");
             // It makes one connection, in either half of the numbers.
             let other = FlowKey { peer_port: 1001, ..key };
-            let beside = cookies.make(t, &other, 77, 1459);
-            cookies.spend(t, &key, 77, iss ^ OTHER_HALF);
+            let beside = cookies.make(t, &other, OTHER, 77, 1459);
+            cookies.spend(t, &key, KEY, 77, iss ^ OTHER_HALF);
             assert_eq!(cookies.check(t, &key, 77, iss), None, "spent");
             assert_eq!(cookies.check(t, &other, 77, beside), Some(1440));
-            assert!(cookies.awaits(t, &other) && !cookies.awaits(t, &key));
-            assert!(!cookies.awaits(t.plus_micros(LIFE_US + 100_000), &other));
+            assert!(cookies.awaits(t, OTHER) && !cookies.awaits(t, KEY));
+            assert!(!cookies.awaits(t.plus_micros(LIFE_US + 100_000), OTHER));
         }
     }
 
@@ -158,7 +159,7 @@ mod tests {
         let mut cookies = Cookies::new(IsnSource::new(&[7; 16]), 0, 0);
         let t = Instant::from_millis(1);
         for mss in MIN_MSS..=u16::MAX {
-            let iss = cookies.make(t, &key, 1, mss);
+            let iss = cookies.make(t, &key, KEY, 1, mss);
             assert!(cookies.check(t, &key, 1, iss).is_some_and(|size| size <= mss), "{mss}");
         }
     }

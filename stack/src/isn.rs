@@ -2,8 +2,10 @@
 //! stranger nothing about another.
 
 use crate::{FlowKey, Instant};
-use core::hash::Hasher;
 use siphasher::sip::SipHasher24;
+
+/// Numbers that are hashed with a flow, at most.
+const NUMBERS_MAX: usize = 2;
 
 /// Hands out initial sequence numbers. All shards of a server share one key, and each has a part of the numbers for itself: a
 /// SYN that comes twice, to two shards within microseconds, is answered with numbers far from each other. Else what the peer
@@ -28,29 +30,39 @@ impl IsnSource {
 
     /// The number for a connection of this flow that begins `now`: M + F(flow, secret), where M ticks every 4 us.
     pub(crate) fn isn(&self, now: Instant, key: &FlowKey) -> u32 {
-        ((now.micros() / 4).wrapping_add(self.hash_of(key).finish()) as u32).wrapping_add(self.part)
+        ((now.micros() / 4).wrapping_add(self.hash_of(key, [])) as u32).wrapping_add(self.part)
     }
 
     /// What is added to the clock of the timestamps sent to this peer (RFC 7323 7.1): the same for all its ports, so that
     /// a SYN that follows a connection carries a later one than the connection did.
     pub(crate) fn timestamp_offset(&self, key: &FlowKey) -> u32 {
-        self.tag(&FlowKey { peer_port: 0, local_port: 0, ..*key }, [0, 0]) as u32
+        self.hash_of(&FlowKey { peer_port: 0, local_port: 0, ..*key }, [0]) as u32
     }
 
     /// What only a holder of the secret can know of a flow and two numbers.
     pub(crate) fn tag(&self, key: &FlowKey, numbers: [u64; 2]) -> u64 {
-        let mut hash = self.hash_of(key);
-        numbers.into_iter().for_each(|n| hash.write_u64(n));
-        hash.finish()
+        self.hash_of(key, numbers)
     }
 
-    fn hash_of(&self, key: &FlowKey) -> SipHasher24 {
-        let mut hash = self.hash;
-        hash.write(&key.peer);
-        hash.write(&key.local);
-        hash.write_u16(key.peer_port);
-        hash.write_u16(key.local_port);
-        hash
+    #[inline]
+    fn hash_of<const N: usize>(&self, key: &FlowKey, numbers: [u64; N]) -> u64 {
+        if key.is_v4() { self.hash_parts::<4, N>(key, numbers) } else { self.hash_parts::<16, N>(key, numbers) }
+    }
+
+    /// One hash over one piece of constant length: in parts, it costs more to join them than to hash. `A` bytes of each address
+    /// are all that tells flows of a family from each other, and the length tells the families.
+    #[inline(always)]
+    fn hash_parts<const A: usize, const N: usize>(&self, key: &FlowKey, numbers: [u64; N]) -> u64 {
+        const { assert!(A <= 16 && N <= NUMBERS_MAX) };
+        let mut bytes = [0; 2 * 16 + 4 + 8 * NUMBERS_MAX];
+        bytes[..A].copy_from_slice(&key.peer[16 - A..]);
+        bytes[A..2 * A].copy_from_slice(&key.local[16 - A..]);
+        bytes[2 * A..2 * A + 2].copy_from_slice(&key.peer_port.to_be_bytes());
+        bytes[2 * A + 2..2 * A + 4].copy_from_slice(&key.local_port.to_be_bytes());
+        for (i, number) in numbers.into_iter().enumerate() {
+            bytes[2 * A + 4 + 8 * i..2 * A + 12 + 8 * i].copy_from_slice(&number.to_le_bytes());
+        }
+        self.hash.hash(&bytes[..2 * A + 4 + 8 * N])
     }
 }
 

@@ -3,15 +3,18 @@
 //! A count-min sketch (Cormode, Muthukrishnan 2005) with keyed hashes: what it says of a source is never too little, and
 //! too much only if others share both of its cells, which nobody without the key can arrange.
 
-use core::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 /// Counts by source: an IPv4 address (IPv4-mapped), or an IPv6 /64, which one host may fill with addresses of its choice.
 pub struct Sources {
     rows: [Box<[u32]>; 2],
-    mask: usize,
+    mask: u32,
     hash: SipHasher13,
 }
+
+/// The cells of a source: it is hashed once for all that is done with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place([u32; 2]);
 
 fn cells_for(holders: usize) -> usize {
     (2 * holders).clamp(1024, 1 << 20).next_power_of_two()
@@ -22,7 +25,7 @@ impl Sources {
     pub fn new(holders: usize, key: &[u8; 16]) -> Self {
         let cells = cells_for(holders);
         let row = || vec![0; cells].into_boxed_slice();
-        Sources { rows: [row(), row()], mask: cells - 1, hash: SipHasher13::new_with_key(key) }
+        Sources { rows: [row(), row()], mask: cells as u32 - 1, hash: SipHasher13::new_with_key(key) }
     }
 
     /// Bytes of room for `holders` sources.
@@ -30,34 +33,48 @@ impl Sources {
         2 * cells_for(holders) * size_of::<u32>()
     }
 
-    fn cells(&self, source: &[u8; 16]) -> [usize; 2] {
-        let mut hash = self.hash;
+    /// Where a source is counted.
+    #[inline]
+    pub(crate) fn place(&self, source: &[u8; 16]) -> Place {
         let v4 = source[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-        hash.write(if v4 { source } else { &source[..8] });
-        let hash = hash.finish();
-        [hash as usize & self.mask, (hash >> 32) as usize & self.mask]
+        // The length tells the families apart.
+        let hash = if v4 { self.hash.hash(&source[12..]) } else { self.hash.hash(&source[..8]) };
+        Place([hash as u32 & self.mask, (hash >> 32) as u32 & self.mask])
     }
 
     /// What this source holds, at most.
     pub fn count(&self, source: &[u8; 16]) -> u32 {
-        let [a, b] = self.cells(source);
-        self.rows[0][a].min(self.rows[1][b])
+        self.count_at(self.place(source))
     }
 
     /// It holds one more.
     pub fn add(&mut self, source: &[u8; 16]) {
-        let cells = self.cells(source);
-        for (row, cell) in self.rows.iter_mut().zip(cells) {
-            row[cell] += 1;
-        }
+        self.add_at(self.place(source));
     }
 
     /// It holds one less; it must have held one.
     pub fn remove(&mut self, source: &[u8; 16]) {
-        let cells = self.cells(source);
+        self.remove_at(self.place(source));
+    }
+
+    #[inline]
+    pub(crate) fn count_at(&self, Place([a, b]): Place) -> u32 {
+        self.rows[0][a as usize].min(self.rows[1][b as usize])
+    }
+
+    #[inline]
+    pub(crate) fn add_at(&mut self, Place(cells): Place) {
         for (row, cell) in self.rows.iter_mut().zip(cells) {
-            debug_assert!(row[cell] > 0, "nothing is taken away that was not added");
-            row[cell] = row[cell].saturating_sub(1);
+            row[cell as usize] += 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn remove_at(&mut self, Place(cells): Place) {
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            let count = &mut row[cell as usize];
+            debug_assert!(*count > 0, "nothing is taken away that was not added");
+            *count = count.saturating_sub(1);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Half-open connections: a record each, no socket and no buffer before the handshake's ACK.
 
 use crate::limits::{DEFAULT_MSS_V4, DEFAULT_MSS_V6, MIN_MSS, RX_SHIFT, SYN_ACK_RETRIES, SYN_ACK_RTO_US};
+use crate::sources::Place;
 use crate::timestamps::{Remembered, Timestamps};
 use crate::wheel::Wheel;
 use crate::wire::{Flags, TcpOptions, Template};
@@ -11,6 +12,10 @@ use arrayvec::ArrayVec;
 #[derive(Clone)]
 pub(crate) struct SynRecord {
     pub(crate) key: FlowKey,
+    /// The flow table's hash of it.
+    pub(crate) flow: u64,
+    /// Where its source is counted, if it is.
+    pub(crate) source: Option<Place>,
     /// Headers towards the peer, link layer included.
     pub(crate) template: Template,
     /// The peer's initial sequence number.
@@ -39,12 +44,21 @@ pub(crate) struct SynRecord {
 }
 
 impl SynRecord {
-    pub(crate) fn new(key: FlowKey, template: Template, irs: u32, iss: u32, said: &TcpOptions, listener: u16) -> Self {
+    pub(crate) fn new(
+        key: FlowKey,
+        flow: u64,
+        template: Template,
+        [irs, iss]: [u32; 2],
+        said: &TcpOptions,
+        listener: u16,
+    ) -> Self {
         let default = if key.is_v4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
         // A zero MSS is treated as absent, as Linux does.
         let peer_mss = said.mss.filter(|&mss| mss != 0).unwrap_or(default).max(MIN_MSS);
         SynRecord {
             key,
+            flow,
+            source: None,
             template,
             irs,
             iss,
@@ -71,9 +85,10 @@ impl SynRecord {
         self.retries > 0
     }
 
-    /// With the peer's timestamps, of which `offset` is ours, as its SYN or the segment that brings back a cookie has them.
-    pub(crate) fn with_timestamps(mut self, now: Instant, said: &TcpOptions, offset: u32) -> Self {
-        self.stamps = said.timestamps.map(|(tsval, _)| Timestamps::new(now, offset, tsval));
+    /// With the peer's timestamps, as its SYN or the segment that brings back a cookie has them; `offset`, of ours, is asked for
+    /// only then.
+    pub(crate) fn with_timestamps(mut self, now: Instant, said: &TcpOptions, offset: impl FnOnce() -> u32) -> Self {
+        self.stamps = said.timestamps.map(|(tsval, _)| Timestamps::new(now, offset(), tsval));
         self
     }
 
@@ -202,11 +217,14 @@ impl SynTable {
         }
     }
 
-    pub(crate) fn remove(&mut self, id: u32) -> Option<SynRecord> {
-        let record = self.records[id as usize].take()?;
-        self.wheel.disarm(id);
-        self.free.push(id);
-        Some(record)
+    /// Forgets a record; nothing happens if it is not there.
+    pub(crate) fn remove(&mut self, id: u32) {
+        // A copy of what most callers do not want would cost more than the rest.
+        if self.records[id as usize].is_some() {
+            self.records[id as usize] = None;
+            self.wheel.disarm(id);
+            self.free.push(id);
+        }
     }
 
     /// The next record whose time has come. An expired one is still there, for the caller to remove.

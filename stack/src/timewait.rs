@@ -39,6 +39,9 @@ impl TimeWait {
     }
 }
 
+/// Records between the oldest and the one that is to be made ready for its end: as many ends as take longer than a cache miss.
+const AHEAD: usize = 4;
+
 /// A ring of records, named by their position.
 pub(crate) struct TimeWaitTable {
     ring: Vec<TimeWait>,
@@ -106,6 +109,11 @@ impl TimeWaitTable {
             self.used -= 1;
         }
         if self.used < self.capacity { None } else { self.pop(|_| true) }
+    }
+
+    /// The flow of a record that will be the oldest in a short while, if the table is full.
+    pub(crate) fn soon_oldest(&self) -> &FlowKey {
+        &self.ring[(self.head + AHEAD) % self.ring.len()].key
     }
 
     fn pop(&mut self, due: impl Fn(&TimeWait) -> bool) -> Option<(u32, TimeWait)> {

@@ -1,7 +1,7 @@
 //! Half-open connections (RFC 9293 3.10.7.4, SYN-RECEIVED): the segments that may end one, one way or the other.
 
-use super::Shard;
 use super::ingress::Travel;
+use super::{Flow, Shard};
 use crate::app::App;
 use crate::limits::RX_SHIFT;
 use crate::timestamps::{Timestamps, is_old_duplicate};
@@ -71,7 +71,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// RFC 5961 3.2: only the exact sequence number ends it.
     fn on_half_open_reset(&mut self, now: Instant, queue: &mut Q, position: u32, distance: u32) {
         match distance {
-            0 => drop(self.forget_syn(position)),
+            0 => self.forget_syn(position),
             1..=WINDOW => {
                 self.world.counters.gate_rst_inexact += 1;
                 self.challenge_half_open(now, queue, position);
@@ -165,7 +165,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.syn.spoil_round_trip(position);
             return;
         };
-        let Some(record) = self.forget_syn(position) else { return self.live.give_parts(parts) };
-        self.adopt(now, queue, app, &record, parts, link, segment, bytes);
+        let Some(record) = self.syn.record(position).cloned() else { return self.live.give_parts(parts) };
+        self.drop_syn(position);
+        self.adopt(now, queue, app, &record, Some(Flow::Syn(position)), parts, link, segment, bytes);
     }
 }

@@ -14,11 +14,21 @@ use crate::{CloseReason, FlowKey, Instant, Queue};
 
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// A SYN of a flow that nobody knows.
-    pub(super) fn on_syn(&mut self, now: Instant, queue: &mut Q, link: &LinkView, segment: &Segment, bytes: &[u8]) {
-        self.accept_syn(now, queue, link, segment, bytes, None);
+    pub(super) fn on_syn(
+        &mut self,
+        now: Instant,
+        queue: &mut Q,
+        link: &LinkView,
+        segment: &Segment,
+        bytes: &[u8],
+        flow: u64,
+    ) {
+        self.accept_syn(now, queue, link, segment, bytes, flow, None);
     }
 
-    /// A SYN of a flow that nobody knows, or that only TIME-WAIT does: it goes on knowing it until more is remembered.
+    /// A SYN of a flow that nobody knows, or that only TIME-WAIT does: it goes on knowing it until more is remembered. `flow` is
+    /// the flow table's hash of it.
+    #[allow(clippy::too_many_arguments)] // a hop of the frame's way
     pub(super) fn accept_syn(
         &mut self,
         now: Instant,
@@ -26,6 +36,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &[u8],
+        flow: u64,
         old: Option<OldFlow>,
     ) {
         let port = segment.key.local_port;
@@ -50,29 +61,30 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         let template = self.template(link, segment);
         let said = tcp_options(segment.header(bytes));
-        let offset = self.isn.timestamp_offset(&segment.key);
-        let iss = self.isn.isn(now, &segment.key);
-        let iss = old.map_or(iss, |old| old.beyond(iss));
-        let mut record = SynRecord::new(segment.key, template, segment.seq, iss, &said, listener as u16)
-            .with_timestamps(now, &said, offset)
+        let mut record = SynRecord::new(segment.key, flow, template, [segment.seq, 0], &said, listener as u16)
+            .with_timestamps(now, &said, || self.isn.timestamp_offset(&segment.key))
             .with_ecn(segment.flags);
         let share = (self.limits.syn_backlog / SYN_SHARE).max(SYN_SHARE_MIN) as u32;
-        if self.syn.is_full() || self.half_open_by.count(&segment.key.peer) >= share {
-            let cookie = self.cookies.make(now, &record.key, record.irs, record.peer_mss);
+        let source = self.half_open_by.place(&segment.key.peer);
+        if self.syn.is_full() || self.half_open_by.count_at(source) >= share {
+            let cookie = self.cookies.make(now, &record.key, flow, record.irs, record.peer_mss);
             record.iss = if old.is_none_or(|old| old.is_below(cookie)) { cookie } else { cookie ^ OTHER_HALF };
             record.reduce_to_cookie();
             self.world.counters.cookies_sent += 1;
             return self.send_syn_ack_of(now, queue, &record);
         }
+        let iss = self.isn.isn(now, &segment.key);
+        record.iss = old.map_or(iss, |old| old.beyond(iss));
+        record.source = Some(source);
         let Some(position) = self.syn.insert(now, record) else { return };
         if let Some(old) = old {
             self.leave_time_wait(old, &segment.key);
         }
-        if !self.know(&segment.key, Flow::Syn(position)) {
+        if !self.know(flow, Flow::Syn(position)) {
             self.syn.remove(position);
             return;
         }
-        self.half_open_by.add(&segment.key.peer);
+        self.half_open_by.add_at(source);
         self.world.counters.syn_received += 1;
         self.send_syn_ack(now, queue, position);
     }
@@ -103,9 +115,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         let mss = check(iss).or_else(|| check(iss ^ old.map(|_| OTHER_HALF)?))?;
         let listener = self.listeners.iter().position(|l| l.port == segment.key.local_port)?;
         let said = TcpOptions { mss: Some(mss), ..tcp_options(segment.header(bytes)) };
-        let offset = self.isn.timestamp_offset(&segment.key);
-        let mut record = SynRecord::new(segment.key, self.template(link, segment), irs, iss, &said, listener as u16)
-            .with_timestamps(now, &said, offset);
+        let (flow, template) = (self.flows.hash(&segment.key), self.template(link, segment));
+        let mut record = SynRecord::new(segment.key, flow, template, [irs, iss], &said, listener as u16)
+            .with_timestamps(now, &said, || self.isn.timestamp_offset(&segment.key));
         record.reduce_to_cookie();
         if let Some((_, tsecr)) = said.timestamps {
             record.restore(&Timestamps::remembered(tsecr));
@@ -114,10 +126,10 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     /// Whether the peer may have sent `segment` behind the one that brings its cookie back, which was lost or overtaken.
-    pub(super) fn awaits_cookie(&self, now: Instant, segment: &Segment) -> bool {
+    pub(super) fn awaits_cookie(&self, now: Instant, segment: &Segment, flow: u64) -> bool {
         let Flags(flags) = segment.flags;
         let of_a_stream = flags & (Flags::SYN | Flags::RST | Flags::ACK).0 == Flags::ACK.0;
-        of_a_stream && !self.draining && self.cookies.awaits(now, &segment.key)
+        of_a_stream && !self.draining && self.cookies.awaits(now, flow)
     }
 
     /// An ACK that may end a handshake of which nothing was kept. False: it does not.
@@ -151,8 +163,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         bytes: &mut [u8],
     ) {
         self.world.counters.cookies_accepted += 1;
-        self.cookies.spend(now, &record.key, record.irs, record.iss);
-        self.adopt(now, queue, app, record, parts, link, segment, bytes);
+        self.cookies.spend(now, &record.key, record.flow, record.irs, record.iss);
+        self.adopt(now, queue, app, record, None, parts, link, segment, bytes);
     }
 
     pub(super) fn send_syn_ack(&mut self, now: Instant, queue: &mut Q, position: u32) {
@@ -191,12 +203,19 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
     }
 
-    pub(super) fn forget_syn(&mut self, position: u32) -> Option<SynRecord> {
-        let record = self.syn.remove(position)?;
-        self.half_open_by.remove(&record.key.peer);
-        let hash = self.flows.hash(&record.key);
-        self.flows.remove(hash, Flow::Syn(position).pack());
-        Some(record)
+    pub(super) fn forget_syn(&mut self, position: u32) {
+        if let Some(record) = self.syn.record(position) {
+            self.flows.remove(record.flow, Flow::Syn(position).pack());
+        }
+        self.drop_syn(position);
+    }
+
+    /// Forgets a half-open connection, but not in the flow table.
+    pub(super) fn drop_syn(&mut self, position: u32) {
+        if let Some(source) = self.syn.record(position).and_then(|record| record.source) {
+            self.half_open_by.remove_at(source);
+        }
+        self.syn.remove(position);
     }
 
     /// What a connection needs, if there is room for one more, and for one more of its source.
@@ -210,6 +229,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         parts
     }
 
+    /// The handshake is over: a connection takes the place of what the flow table had of it, if it had something.
     #[allow(clippy::too_many_arguments)] // a hop of the frame's way
     pub(super) fn adopt(
         &mut self,
@@ -217,6 +237,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         queue: &mut Q,
         app: &mut A,
         record: &SynRecord,
+        place: Option<Flow>,
         parts: Parts,
         link: &LinkView,
         segment: &Segment,
@@ -227,12 +248,18 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         guard(|| session = Some(app.open(now, listener, record.key.peer_addr())));
         let Some(session) = session else {
             self.live.give_parts(parts);
+            place.map(|place| self.flows.remove(record.flow, place.pack()));
             return self.refuse(queue, record, CloseReason::Panicked);
         };
         let patience = app.patience(listener);
-        let connection = Connection::establish(now, &mut self.world, parts, record, segment.window, &patience, session);
-        let id = self.live.insert(connection);
-        self.know(&record.key, Flow::Live(id));
+        let world = &mut self.world;
+        let id = self
+            .live
+            .insert_with(|| Connection::establish(now, world, parts, record, segment.window, &patience, session));
+        match place {
+            Some(place) => self.move_flow(record.flow, place, Flow::Live(id)),
+            None => _ = self.know(record.flow, Flow::Live(id)),
+        }
         if let Some(sources) = &mut self.live_by {
             sources.add(&record.key.peer);
         }

@@ -299,10 +299,16 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     }
 
     /// Remembers where a flow is, which is nowhere yet.
-    pub(super) fn know(&mut self, key: &FlowKey, flow: Flow) -> bool {
-        let known = self.flows.insert(self.flows.hash(key), flow.pack()).is_ok();
+    pub(super) fn know(&mut self, hash: u64, flow: Flow) -> bool {
+        let known = self.flows.insert(hash, flow.pack()).is_ok();
         debug_assert!(known, "the flow table has room for all that the others hold");
         known
+    }
+
+    /// A flow that is known is something else from now on.
+    pub(super) fn move_flow(&mut self, hash: u64, from: Flow, to: Flow) {
+        let known = self.flows.replace(hash, from.pack(), to.pack());
+        debug_assert!(known, "what has a place of its own is in the flow table");
     }
 
     #[allow(clippy::too_many_arguments)] // a hop of the frame's way
@@ -321,7 +327,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return DropReason::Martian.count(&mut self.world.counters);
         }
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
-            self.on_syn(now, queue, link, segment, bytes);
+            self.on_syn(now, queue, link, segment, bytes, travel.hash);
         } else if flags.0 & (Flags::SYN | Flags::RST | Flags::ACK).0 == 0 && self.listens(segment) {
             // RFC 9293 3.10.7.2, LISTEN: neither of the three is nothing at all.
             self.world.counters.gate_no_ack += 1;
@@ -345,9 +351,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         link: &LinkView,
         segment: &Segment,
         bytes: &[u8],
-        Travel { checksum, seen_by, awaited, .. }: Travel,
+        Travel { hash, checksum, seen_by, awaited, .. }: Travel,
     ) {
-        let awaited = awaited || self.awaits_cookie(now, segment);
+        let awaited = awaited || self.awaits_cookie(now, segment, hash);
         if self.strays.as_ref().is_some_and(|s| s.leads_on(seen_by)) {
             self.pass_on(Stray { bytes: bytes.into(), checksum, seen_by: seen_by + 1, awaited });
         } else if awaited {

@@ -156,20 +156,22 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     /// Takes a connection out of every table and gives its parts back.
     pub(super) fn end(&mut self, now: Instant, app: &mut A, id: u32, reason: CloseReason) {
-        let Some(mut connection) = self.live.remove(id) else { return };
+        let Some(connection) = self.live.get_mut(id) else { return };
+        let (key, session) = (connection.key, connection.take_session());
+        let waits = reason == CloseReason::Finished && connection.owes_time_wait();
+        let remains = waits.then(|| connection.remains());
         self.wheel.disarm(id);
-        let key = connection.key;
-        let hash = self.flows.hash(&key);
-        self.flows.remove(hash, Flow::Live(id).pack());
         if let Some(sources) = &mut self.live_by {
             sources.remove(&key.peer);
         }
-        if reason == CloseReason::Finished && connection.owes_time_wait() {
-            self.enter_time_wait(now, connection.remains());
+        let hash = self.flows.hash(&key);
+        match remains {
+            Some(remains) => self.enter_time_wait(now, hash, Flow::Live(id), remains),
+            None => _ = self.flows.remove(hash, Flow::Live(id).pack()),
         }
-        let (session, world) = (connection.take_session(), &mut self.world);
+        let (live, world) = (&mut self.live, &mut self.world);
         let mut parts = None;
-        guard(|| parts = Some(connection.dissolve(world)));
+        guard(|| parts = live.remove(id).map(|connection| connection.dissolve(world)));
         // Parts that fell over cost the room of one connection, and no other is touched.
         let reason = if parts.is_some() { reason } else { CloseReason::Panicked };
         parts.into_iter().for_each(|parts| self.live.give_parts(parts));

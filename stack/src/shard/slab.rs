@@ -59,17 +59,21 @@ impl<T> Slab<T> {
 
     /// Adds an entry and returns its number. The caller has checked [`is_full`](Self::is_full).
     pub(super) fn insert(&mut self, entry: T) -> u32 {
-        match self.free.pop() {
-            Some(id) => {
-                self.slots[id as usize].0 = Some(entry);
-                id
-            }
-            None => {
-                debug_assert!(self.slots.len() < self.capacity);
-                self.slots.push(Aligned(Some(entry)));
-                (self.slots.len() - 1) as u32
-            }
-        }
+        self.insert_with(|| entry)
+    }
+
+    /// Adds the entry that `make` makes where it is to stay: a connection is long enough for each copy of it to be felt.
+    #[inline(always)]
+    pub(super) fn insert_with(&mut self, make: impl FnOnce() -> T) -> u32 {
+        let id = self.free.pop().unwrap_or_else(|| {
+            debug_assert!(self.slots.len() < self.capacity);
+            self.slots.push(Aligned(None));
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[id as usize].0;
+        debug_assert!(slot.is_none(), "a number that is free names nobody");
+        *slot = Some(make());
+        id
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<T> {

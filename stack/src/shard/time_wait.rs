@@ -56,7 +56,8 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         // PAWS goes on behind the connection's end.
         let old = is_old_duplicate(record.stamps.as_ref(), now, &said);
         if !old && flags.syn() && !flags.ack() && may_reopen(&record, segment, &said) {
-            return self.accept_syn(now, queue, link, segment, bytes, Some(old_flow));
+            let flow = self.flows.hash(&segment.key);
+            return self.accept_syn(now, queue, link, segment, bytes, flow, Some(old_flow));
         }
         if !old
             && old_flow.is_below(segment.ack.wrapping_sub(1))
@@ -83,13 +84,16 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         self.say_where_we_stand(now, queue, &template, &stand);
     }
 
-    /// Remembers a connection that we closed first.
-    pub(super) fn enter_time_wait(&mut self, now: Instant, record: TimeWait) {
+    /// Remembers a connection that we closed first, which the flow table has `from` under `hash`.
+    pub(super) fn enter_time_wait(&mut self, now: Instant, hash: u64, from: Flow, record: TimeWait) {
         if let Some((oldest, old)) = self.time_wait.oldest_if_full() {
             self.world.counters.time_wait_evicted += 1;
             self.forget_flow(oldest, &old.key);
+            // Its slot has not been looked at for as long as a table takes to go round: no cache has it any more.
+            self.flows.prefetch(self.flows.hash(self.time_wait.soon_oldest()));
         }
-        self.put_into_time_wait(now, record);
+        let position = self.time_wait.insert(now, record);
+        self.move_flow(hash, from, Flow::TimeWait(position));
         self.world.counters.time_wait_entered += 1;
     }
 
@@ -97,9 +101,12 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn on_time_wait_timers(&mut self, now: Instant) {
         for _ in 0..TIMERS_PER_TURN {
             let Some((position, record)) = self.time_wait.pop_expired(now) else { return };
-            self.forget_flow(position, &record.key);
             if record.stays() {
-                self.put_into_time_wait(now, record.again());
+                let again = self.time_wait.insert(now, record.again());
+                let hash = self.flows.hash(&record.key);
+                self.move_flow(hash, Flow::TimeWait(position), Flow::TimeWait(again));
+            } else {
+                self.forget_flow(position, &record.key);
             }
         }
     }
@@ -108,13 +115,6 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     pub(super) fn leave_time_wait(&mut self, old: OldFlow, key: &FlowKey) {
         self.forget_flow(old.position, key);
         self.time_wait.remove(old.position);
-    }
-
-    fn put_into_time_wait(&mut self, now: Instant, record: TimeWait) {
-        let position = self.time_wait.insert(now, record);
-        if !self.know(&record.key, Flow::TimeWait(position)) {
-            self.time_wait.remove(position);
-        }
     }
 
     fn forget_flow(&mut self, position: u32, key: &FlowKey) {
