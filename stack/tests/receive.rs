@@ -59,6 +59,34 @@ fn a_burst_behind_a_hole_draws_few_acks() {
     assert_eq!(acks.iter().map(|s| sack_blocks(s)[0].1).collect::<Vec<_>>(), [111, 121, 131, 301]);
 }
 
+/// A burst with more holes than an option names blocks: each begins with an ACK of its own (RFC 5681 4.2), so that the peer hears
+/// of every one, and takes nothing that is held for lost (RFC 8985 6.2).
+#[test]
+fn every_hole_of_a_burst_is_told() {
+    let mut w = mute();
+    let holes: Vec<u32> = (0..12).map(|i| 101 + i * 100).collect();
+    for hole in &holes {
+        for i in 0..5 {
+            w.queue(&data(hole + i * 10, 1, &[b'b'; 10]));
+        }
+    }
+    w.turn();
+    let acks: Vec<Seg> = std::iter::from_fn(|| w.next()).collect();
+    let told: Vec<(u32, u32)> = acks.iter().flat_map(sack_blocks).collect();
+    assert!(holes.iter().all(|&hole| told.contains(&(hole, hole + 50))), "{told:?}");
+    // Three at first, one for each hole behind them, and one at the end of the turn.
+    assert_eq!(acks.len(), 3 + 11 + 1);
+    // Without an option that could tell of them, nobody gains by more than three.
+    let mut w = World::new();
+    w.app.mute = true;
+    w.send(Seg { options: vec![2, 4, 5, 0xb4], ..syn() });
+    w.expect(Flags::SYN | Flags::ACK, 0, 1, b"");
+    w.send(ack(1, 1));
+    holes.iter().for_each(|hole| w.queue(&data(*hole, 1, &[b'b'; 10])));
+    w.turn();
+    assert_eq!(std::iter::from_fn(|| w.next()).count(), 3 + 1);
+}
+
 #[test]
 fn a_peer_without_sack_is_told_nothing() {
     let mut w = World::new();

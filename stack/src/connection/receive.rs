@@ -260,6 +260,7 @@ impl Receive {
         self.acked = self.next;
         self.acks.on_sent(now, pure);
         if reported {
+            self.acks.on_report();
             self.duplicate = None;
         }
     }

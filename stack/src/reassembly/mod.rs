@@ -39,6 +39,8 @@ pub struct Inserted {
     pub end: u64,
     /// The first part of it that was held before.
     pub duplicate: Option<(u64, u64)>,
+    /// It touches nothing that was held: one hole more.
+    pub apart: bool,
     /// Why the rest is not held.
     pub refused: Option<Refused>,
 }
@@ -91,7 +93,7 @@ impl Reassembly {
         let end = (at + bytes.len() as u64).min(limit).max(at);
         let first = self.ranges(pool).partition_point(|range| range[1] < at);
         let touches = self.ranges(pool).get(first).is_some_and(|range| range[0] <= end);
-        let nothing = |refused| Inserted { end: at, duplicate: None, refused };
+        let nothing = |refused| Inserted { end: at, duplicate: None, apart: false, refused };
         if end == at {
             return nothing((!bytes.is_empty()).then_some(Refused::Memory));
         }
@@ -109,7 +111,7 @@ impl Reassembly {
             pool.give_tracker(self.tracker);
         }
         let short = reached < at + bytes.len() as u64;
-        Inserted { end: reached, duplicate, refused: short.then_some(Refused::Memory) }
+        Inserted { end: reached, duplicate, apart: !touches && reached > at, refused: short.then_some(Refused::Memory) }
     }
 
     /// Copies what of `at..end` is not held, as far as there are blocks; returns how far everything is held then, and the
