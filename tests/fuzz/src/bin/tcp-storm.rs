@@ -98,7 +98,10 @@ fn report(options: &Options, outcome: &Outcome, total: &Counters) -> anyhow::Res
         return Ok(());
     }
     ensure!(end_kib < start_kib + GROWTH_KIB, "the process grew from {start_kib} to {end_kib} KiB");
-    let moved = |(name, value): &(&'static str, u64)| *value > 0 || *name == "closed_panicked";
+    // The application here never panics, and eight peers are too few to wake two thousand connections in a second
+    // (`stack/tests/park_many.rs` does).
+    let cannot = ["closed_panicked", "drop_wake_limit"];
+    let moved = |(name, value): &(&'static str, u64)| *value > 0 || cannot.contains(name);
     let still: Vec<_> = total.iter().filter(|counter| !moved(counter)).map(|(name, _)| name).collect();
     ensure!(still.is_empty(), "counters that never moved: {}", still.join(", "));
     Ok(())
