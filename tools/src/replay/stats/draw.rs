@@ -79,11 +79,11 @@ fn sequences<'p>(up: &'p Direction, down: &'p Direction) -> Vec<Line<'p>> {
 }
 
 fn chart(area: &Area<'_>, title: &str, seconds: f64, lines: &[Line<'_>]) -> Result<()> {
-    // What grows leaves room below.
-    let grows = title.starts_with("sequence");
-    let corner = if grows { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
+    // The names stand above everything that is drawn, each of them a good tenth of the panel high.
+    let names = lines.iter().filter(|line| !line.points.is_empty()).count();
+    let room = 1.12 + 0.12 * names as f64;
     let highest = lines.iter().flat_map(|line| line.points).map(|(_, value)| *value).fold(0.0, f64::max);
-    let top = if highest > 0.0 { highest * 1.08 } else { 1.0 };
+    let top = if highest > 0.0 { highest * room } else { 1.0 };
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .caption(title, ("sans-serif", 14))
@@ -104,7 +104,7 @@ fn chart(area: &Area<'_>, title: &str, seconds: f64, lines: &[Line<'_>]) -> Resu
     }
     chart
         .configure_series_labels()
-        .position(corner)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(GREY)
         .draw()
