@@ -1,8 +1,9 @@
 //! `khamsin-replay` as its users see it: output, files and exit codes.
 #![cfg(feature = "traces")]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn replay(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_khamsin-replay")).args(arguments).output().expect("the program runs")
@@ -14,6 +15,22 @@ fn trace(name: &str) -> String {
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// A disk that is full, and a reader that has gone.
+#[test]
+fn output_that_nobody_takes_is_no_panic() {
+    let run = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_khamsin-replay"));
+        command.args([&trace("link-ethernet.pcap"), "--list"]).stdout(out).stderr(Stdio::piped());
+        command.output().expect("the program runs")
+    };
+    let full = run(File::options().write(true).open("/dev/full").expect("Linux has it").into());
+    assert_eq!((full.status.code(), text(&full).contains("make room")), (Some(1), true), "{}", text(&full));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let gone = run(writer.into());
+    assert_eq!((gone.status.code(), text(&gone)), (Some(0), String::new()));
 }
 
 #[test]
@@ -28,6 +45,7 @@ fn exit_codes_say_what_came_of_it() {
         (&[&sound, "--strict", "--fast", "--flows", "3", "--loop", "2"], 0, "12 as recorded"),
         (&[&sound, "--app", "http"], 0, "2 replayed"),
         (&[&sound, "--app", "echo", "--only", "2"], 0, "1 replayed"),
+        (&[&sound, "--app", "sink"], 0, "2 replayed"),
         (&[&different], 0, "sent 2 segments again"),
         (&[&different, "--strict"], 0, "longer than the stack's timers wait"),
         (&[&different, "--strict", "--fast"], 1, "sent 5 segments again"),
@@ -41,6 +59,7 @@ fn exit_codes_say_what_came_of_it() {
         (&[&trace("damaged-link-type.pcap")], 1, "IEEE802_11"),
         (&["/nowhere/at-all.pcap"], 1, "cannot be read"),
         (&[&sound, "--only", "3"], 1, "flows 1 to 2"),
+        (&[&sound, "--write", &sound], 1, "name another file"),
         (&[&sound, "--flows", "200000", "--loop", "200000"], 1, "ask for fewer"),
         (&["stats", &trace("damaged-empty.pcap")], 1, "cannot be read as a trace"),
         (&[], 2, "TRACE"),

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use khamsin::http::{Loader, SiteConfig};
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -152,6 +152,21 @@ fn write(path: &Path, trace: &Path, shots: &[Shot]) -> Result<()> {
     Ok(writer.finish()?)
 }
 
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// A line on standard output. Whoever reads no further has what was wanted.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn say(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        said => said.context("the report cannot be written to standard output; make room for it or send it elsewhere"),
+    }
+}
+
 impl Cli {
     /// Does what it says; whether all is as it should be.
     ///
@@ -168,11 +183,14 @@ impl Cli {
         }
         let sound = trace.is_sound();
         if self.list {
-            println!("{}", list(&trace));
+            say(&list(&trace))?;
             return Ok(sound);
         }
         if self.only.is_some_and(|only| only == 0 || only > trace.flows.len()) {
             bail!("the trace has flows 1 to {}; --list shows them", trace.flows.len());
+        }
+        if let Some(out) = self.write.as_deref().filter(|out| is_same(out, path)) {
+            bail!("--write {} would overwrite the trace that is replayed; name another file", out.display());
         }
         let plans = Plans::new(&trace.flows);
         let outcome = replay(&trace.flows, &plans, &self.order()?)?;
@@ -180,7 +198,7 @@ impl Cli {
         if let Some(out) = &self.write {
             write(out, path, &outcome.shots).with_context(|| format!("{} cannot be written", out.display()))?;
         }
-        println!("{text}");
+        say(&text)?;
         Ok(sound && (same || !self.strict))
     }
 

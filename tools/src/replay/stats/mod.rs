@@ -6,6 +6,7 @@ mod series;
 pub use draw::svg;
 pub use series::{Direction, Pictures, Points, pictures};
 
+use super::cli::say;
 use super::flow::Flow;
 use super::reader::Bounds;
 use super::trace::Trace;
@@ -56,7 +57,7 @@ impl Stats {
             let title = format!("{stem}, flow {}: {} to {}, {}", flow.number, flow.client, flow.server, flow.state());
             let text = svg(&title, &pictures(flow))?;
             std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-            println!("{}", path.display());
+            say(&path.display().to_string())?;
         }
         if untold > 0 {
             eprintln!("khamsin-replay: {untold} smaller flows are not drawn; --most N or --only NUMBER draws them");
