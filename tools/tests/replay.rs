@@ -33,6 +33,23 @@ fn output_that_nobody_takes_is_no_panic() {
     assert_eq!((gone.status.code(), text(&gone)), (Some(0), String::new()));
 }
 
+/// Neither by its name nor by another.
+#[test]
+fn the_trace_is_not_overwritten() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let names = ["one.pcap", "hard.pcap", "soft.pcap"].map(|name| dir.path().join(name).display().to_string());
+    std::fs::copy(trace("link-ethernet.pcap"), &names[0]).expect("copied");
+    std::fs::hard_link(&names[0], &names[1]).expect("linked");
+    std::os::unix::fs::symlink(&names[0], &names[2]).expect("linked");
+    let before = std::fs::read(&names[0]).expect("read");
+    for name in &names {
+        let output = replay(&[&names[0], "--write", name]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", text(&output));
+        assert!(text(&output).contains("name another file"), "{name}: {}", text(&output));
+    }
+    assert_eq!(std::fs::read(&names[0]).expect("read"), before);
+}
+
 #[test]
 fn exit_codes_say_what_came_of_it() {
     let sound = trace("link-ethernet.pcap");
@@ -59,7 +76,6 @@ fn exit_codes_say_what_came_of_it() {
         (&[&trace("damaged-link-type.pcap")], 1, "IEEE802_11"),
         (&["/nowhere/at-all.pcap"], 1, "cannot be read"),
         (&[&sound, "--only", "3"], 1, "flows 1 to 2"),
-        (&[&sound, "--write", &sound], 1, "name another file"),
         (&[&sound, "--flows", "200000", "--loop", "200000"], 1, "ask for fewer"),
         (&["stats", &trace("damaged-empty.pcap")], 1, "cannot be read as a trace"),
         (&[], 2, "TRACE"),
