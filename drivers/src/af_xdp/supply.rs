@@ -24,17 +24,16 @@ pub(super) struct Supply {
 impl Supply {
     /// A supply of up to `most` chunks, as deep as it has to be.
     pub(super) fn adaptive(most: u32) -> Self {
-        let least = most.min(SHALLOW);
-        Supply { target: least, least, most, peak: 0, bursts: 0 }
+        Supply::between(most.min(SHALLOW), most)
     }
 
     /// Always `depth` chunks: for a device that takes them out of the ring beforehand, all it can get.
     pub(super) fn fixed(depth: u32) -> Self {
-        Supply { least: depth, ..Supply::adaptive(depth) }.at(depth)
+        Supply::between(depth, depth)
     }
 
-    fn at(self, target: u32) -> Self {
-        Supply { target, peak: 0, bursts: 0, ..self }
+    fn between(least: u32, most: u32) -> Self {
+        Supply { target: least, least, most, peak: 0, bursts: 0 }
     }
 
     /// Chunks that the kernel is to have.
