@@ -13,19 +13,6 @@ use crate::wire::{DropReason, Flags, LinkView, Outgoing, Segment, TcpOptions, tc
 use crate::{CloseReason, FlowKey, Instant, Queue};
 
 impl<A: App, Q: Queue> Shard<A, Q> {
-    /// A SYN of a flow that nobody knows.
-    pub(super) fn on_syn(
-        &mut self,
-        now: Instant,
-        queue: &mut Q,
-        link: &LinkView,
-        segment: &Segment,
-        bytes: &[u8],
-        flow: u64,
-    ) {
-        self.accept_syn(now, queue, link, segment, bytes, flow, None);
-    }
-
     /// A SYN of a flow that nobody knows, or that only TIME-WAIT does: it goes on knowing it until more is remembered. `flow` is
     /// the flow table's hash of it.
     #[allow(clippy::too_many_arguments)] // a hop of the frame's way
@@ -248,7 +235,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         guard(|| session = Some(app.open(now, listener, record.key.peer_addr())));
         let Some(session) = session else {
             self.live.give_parts(parts);
-            place.map(|place| self.flows.remove(record.flow, place.pack()));
+            if let Some(place) = place {
+                self.flows.remove(record.flow, place.pack());
+            }
             return self.refuse(queue, record, CloseReason::Panicked);
         };
         let patience = app.patience(listener);

@@ -327,7 +327,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return DropReason::Martian.count(&mut self.world.counters);
         }
         if flags.syn() && !flags.ack() && !flags.rst() && !flags.fin() {
-            self.on_syn(now, queue, link, segment, bytes, travel.hash);
+            self.accept_syn(now, queue, link, segment, bytes, travel.hash, None);
         } else if flags.0 & (Flags::SYN | Flags::RST | Flags::ACK).0 == 0 && self.listens(segment) {
             // RFC 9293 3.10.7.2, LISTEN: neither of the three is nothing at all.
             self.world.counters.gate_no_ack += 1;
