@@ -333,3 +333,37 @@ fn the_demo_verifies_every_byte_wherever_it_runs() {
     assert!(stdout.starts_with("rung ") && stdout.contains("\nfailures            0"), "{stdout}{stderr}");
     assert!(stderr.contains("khamsin ready rung="), "{stderr}");
 }
+
+/// A disk that is full is a sentence, a reader that has gone is none, and neither is a panic.
+#[test]
+fn output_that_nobody_takes_is_no_panic() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [&["doctor", "--cost"][..], &["doctor", "--interface", "lo"], &["demo", "--seconds", "1"]] {
+        let Output { status, stderr, .. } = khamsin(arguments).stdout(full()).output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        let last = said.lines().last().unwrap_or_default();
+        assert!(status.code() == Some(1) && last.contains("standard output does not take"), "{arguments:?}: {said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let Output { status, stderr, .. } = khamsin(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(0) && !said.contains("panicked"), "{arguments:?}: {said}");
+        let status = khamsin(arguments).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+/// Whose log goes to a disk that is full serves on.
+#[test]
+fn a_log_that_nobody_takes_does_not_end_the_server() {
+    let port = free_port();
+    let mut command = khamsin(&["http", "--backend", "epoll", "--port", &port.to_string()]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut child = command.stderr(full).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert!(ready.starts_with("khamsin ready"), "{ready}");
+    assert!(ask(port, GET).starts_with("HTTP/1.1 200 OK"));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}

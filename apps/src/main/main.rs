@@ -24,6 +24,7 @@ mod worker;
 use clap::Parser;
 use clap::error::ErrorKind;
 use cli::{Cli, Command};
+use khamsin::output::note;
 use options::Usage;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -49,11 +50,11 @@ fn main() -> ExitCode {
     match done {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            eprintln!("khamsin: {}", chain(&error));
+            note(format_args!("khamsin: {}", chain(&error)));
             ExitCode::from(FAILED)
         }
         Err(Usage(sentence)) => {
-            eprintln!("khamsin: {sentence}");
+            note(format_args!("khamsin: {sentence}"));
             ExitCode::from(USAGE)
         }
     }
@@ -81,7 +82,7 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
             ExitCode::from(USAGE)
         }
         _ => {
-            eprintln!("khamsin: {}", cli::sentence(error));
+            note(format_args!("khamsin: {}", cli::sentence(error)));
             ExitCode::from(USAGE)
         }
     }
@@ -103,5 +104,7 @@ fn start_log(command: &Command) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A line that a full disk does not take would be complained of on the same disk, by a panic.
+        .log_internal_errors(false)
         .init();
 }

@@ -130,6 +130,18 @@ fn nothing_unwraps_outside_tests() {
     report("unwrap() outside tests", findings);
 }
 
+/// They panic where a disk is full or a reader has gone.
+#[test]
+fn nothing_prints_by_macro() {
+    let findings = findings_in(true, |_, line| {
+        let macros = ["print", "println", "eprint", "eprintln"];
+        let printed =
+            macros.iter().find(|m| find_word(line, m).is_some_and(|at| line[at + m.len()..].starts_with('!')));
+        printed.map(|m| format!("{m}!"))
+    });
+    report("printed by a macro: khamsin::output says it without a panic", findings);
+}
+
 #[test]
 fn files_are_short() {
     let findings = sources()

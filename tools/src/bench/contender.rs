@@ -3,6 +3,7 @@
 use crate::Options;
 use crate::nginx::Nginx;
 use anyhow::{Context, Result};
+use khamsin::output::note;
 use khamsin_tools::bed::{Bed, KERNEL_V4, STACK_V4};
 use khamsin_tools::command::is_installed;
 use khamsin_tools::deadline::wait_for;
@@ -32,7 +33,7 @@ impl Contender {
         if is_installed("nginx") {
             all.insert(0, Contender::Nginx);
         } else {
-            eprintln!("nginx is not installed (apt-get install nginx-light): measured without it");
+            note("nginx is not installed (apt-get install nginx-light): measured without it");
         }
         all
     }

@@ -8,6 +8,7 @@
 use crate::paced::{Outcome, Paced, drive, stay_on};
 use crate::{machine, median};
 use anyhow::{Context, Result, anyhow};
+use khamsin::output::say;
 use khamsin_drivers::af_packet;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::link;
@@ -73,14 +74,14 @@ pub(crate) fn measure(options: &FloodOptions) -> Result<()> {
     let rate = options.rate.map_or("as many honest connections as there can be".to_owned(), |r| {
         format!("{r} honest connections a second")
     });
-    println!(
+    say(format_args!(
         "{rate}, server on core {SERVER_CORE}, clients and flood on core {CLIENT_CORE}, {}\n",
         machine::description()
-    );
-    println!(
-        "| server | flood | SYNs/s that came out | requests/s without | flood to nowhere | flood | flood / nowhere | bar | flood / without | p99 without, ms | nowhere | flood | failed | rounds | load |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    ))?;
+    say(
+        "| server | flood | SYNs/s that came out | requests/s without | flood to nowhere | flood | flood / nowhere | bar | flood / without | p99 without, ms | nowhere | flood | failed | rounds | load |",
+    )?;
+    say("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")?;
     for rung in [Rung::XdpNative, Rung::Packet, Rung::EpollLevel] {
         one_rung(rung, options).with_context(|| format!("flood, {rung}"))?;
     }
@@ -122,7 +123,7 @@ fn one_rung(rung: Rung, options: &FloodOptions) -> Result<()> {
         let of = |outcomes: &[Outcome], figure: fn(&Outcome) -> f64| median(outcomes.iter().map(figure));
         let [without, idle, with] = [&quiet, &nowhere, &flooded].map(|o| of(o, Outcome::rate));
         let [p99, idle_p99, with_p99] = [&quiet, &nowhere, &flooded].map(|o| of(o, |o| o.latency_us(0.99) / 1e3));
-        println!(
+        say(format_args!(
             "| {rung} | {syns} | {:.0} | {without:.0} | {idle:.0} | {with:.0} | {:.3} | >= {BAR} | {:.3} | {p99:.2} | {idle_p99:.2} | {with_p99:.2} | {} | {} | {} |",
             median(sent.into_iter()),
             with / idle,
@@ -130,7 +131,7 @@ fn one_rung(rung: Rung, options: &FloodOptions) -> Result<()> {
             flooded.iter().map(|o| o.failed).sum::<u64>(),
             options.rounds,
             machine::load()?
-        );
+        ))?;
     }
     Ok(())
 }

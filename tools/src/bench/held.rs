@@ -5,11 +5,12 @@ use crate::machine::resident;
 use crate::report::Report;
 use crate::{Case, Options};
 use anyhow::{Context, Result, bail, ensure};
+use khamsin::output::say;
 use khamsin_tools::bed::Bed;
 use khamsin_tools::deadline::Deadline;
 use khamsin_tools::pages::{Pages, pattern};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Read, Write, stdin};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -117,11 +118,10 @@ pub(crate) fn hold(address: SocketAddr, connections: u32, number: u32) -> Result
         }
     }
     round(&mut streams, number, 1, deadline)?;
-    println!("held");
-    stdout().flush()?;
+    say("held")?;
     stdin().read_line(&mut String::new())?;
     round(&mut streams, number, 2, deadline)?;
-    println!("served");
+    say("served")?;
     Ok(())
 }
 

@@ -91,6 +91,6 @@ pub(crate) fn measure(options: &ImpairedOptions) -> Result<()> {
         // After each cell: a long run that is broken off leaves what it has found.
         table.save(options.json.as_deref())?;
     }
-    table.print();
+    table.print()?;
     Ok(())
 }

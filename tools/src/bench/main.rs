@@ -19,10 +19,12 @@ mod throughput;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use khamsin::output::note;
 use khamsin_tools::bed;
 use report::Report;
 use std::fmt;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// khamsin beside nginx and its own epoll rung: requests/s, CPU, connections held, restarts
 #[derive(Parser, Debug)]
@@ -113,8 +115,17 @@ enum Inner {
     Hold { address: std::net::SocketAddr, connections: u32, number: u32 },
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(format_args!("khamsin-bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     match cli.inner {
         Some(Inner::Hold { address, connections, number }) => return held::hold(address, connections, number),
         Some(Inner::Load { words }) => return servers::load(&words),

@@ -4,6 +4,7 @@ use crate::Case;
 use crate::contender::Contender;
 use crate::machine;
 use anyhow::Result;
+use khamsin::output::{note, say};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -50,7 +51,7 @@ impl Report {
 
     /// Takes down a finding that is no rate.
     pub(crate) fn line(&mut self, case: Case, text: String, mut value: Value) {
-        eprintln!("{text}");
+        note(&text);
         value["case"] = json!(case.to_string());
         self.lines.push((text, value));
     }
@@ -58,9 +59,9 @@ impl Report {
     /// Prints the table and writes the JSON file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, or standard output takes no more.
     pub(crate) fn finish(&self, file: Option<&Path>) -> Result<()> {
-        println!("{}", self.markdown());
+        say(self.markdown())?;
         if let Some(file) = file {
             let runs: Vec<Value> = self
                 .runs

@@ -20,6 +20,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use cell::{Case, Cell, FILES, Pace, Scale};
 use clap::ValueEnum;
 use contender::Contender;
+use khamsin::output::{note, say};
 use khamsin_tools::command::is_installed;
 use khamsin_tools::load::{cli, crew, report};
 use khamsin_tools::pages::pattern;
@@ -99,7 +100,7 @@ pub(crate) fn measure(options: &ServersOptions) -> Result<()> {
         report.save(options.json.as_deref())?;
     }
     libevent::remove();
-    println!("{}", table::markdown(&report));
+    say(table::markdown(&report))?;
     if let Some(folder) = &options.plots {
         plot::all(&report, folder)?;
     }
@@ -146,7 +147,7 @@ fn contenders(options: &ServersOptions, report: &mut Report) -> Vec<Contender> {
         match contender.refusal() {
             None => all.push(contender),
             Some(reason) => {
-                eprintln!("SKIPPED {contender}: {reason}");
+                note(format_args!("SKIPPED {contender}: {reason}"));
                 report.skipped.push(format!("{contender}: {reason}"));
             }
         }
@@ -187,7 +188,7 @@ impl Turns<'_> {
                     if let Err(error) = self.one(cell, contender) {
                         let why: String =
                             error.chain().map(|e| format!("{e}; ")).collect::<String>().chars().take(400).collect();
-                        eprintln!("{} {contender}, run {run}: {why}", place.0);
+                        note(format_args!("{} {contender}, run {run}: {why}", place.0));
                         self.report.skipped.push(format!("{} of {contender}: {why}", place.0));
                         given_up.push(place);
                     }
@@ -213,14 +214,14 @@ impl Turns<'_> {
             figures.insert("peak_per_s".to_owned(), peak);
         }
         let of = |name: &str| figures.get(name).copied().unwrap_or(f64::NAN);
-        eprintln!(
+        note(format_args!(
             "{} {contender}: {:.0} requests/s, p99 {:.0} us, {:.2} us of the server's core each, {:.0} errors",
             cell.id(),
             of("requests_per_s"),
             of("p99_us"),
             of("core_us"),
             of("errors"),
-        );
+        ));
         self.report.records.push(Record {
             case: cell.case.name(),
             name: cell.name.clone(),

@@ -7,6 +7,7 @@
 use crate::paced::{Outcome, Paced, drive};
 use crate::{machine, median};
 use anyhow::{Context, Result, anyhow, ensure};
+use khamsin::output::say;
 use khamsin_drivers::clock::Clock;
 use khamsin_tools::bed::{Bed, CLIENT_LINK};
 use khamsin_tools::deadline::wait_for;
@@ -96,16 +97,16 @@ pub(crate) fn measure(options: &SlowOptions) -> Result<()> {
     machine::go_first()?;
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
-    println!(
+    say(format_args!(
         "{} attacking connections, {} other requests a second, on {}\n",
         options.connections,
         options.rate,
         machine::description()
-    );
-    println!(
-        "| server | attack | p99 without, ms | with | ratio | bar | p50 without, ms | with | failed | connections held, least | median | opened again | rounds | load |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    ))?;
+    say(
+        "| server | attack | p99 without, ms | with | ratio | bar | p50 without, ms | with | failed | connections held, least | median | opened again | rounds | load |",
+    )?;
+    say("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")?;
     let rungs = [Rung::XdpNative, Rung::Packet, Rung::EpollLevel];
     for rung in rungs.into_iter().filter(|rung| options.rung.as_ref().is_none_or(|name| name == rung.name())) {
         let attacks = [Attack::Header, Attack::Body, Attack::Read];
@@ -141,7 +142,7 @@ fn one_attack(rung: Rung, attack: Attack, options: &SlowOptions) -> Result<()> {
     }
     let of = |outcomes: &[Outcome], q: f64| median(outcomes.iter().map(|o| o.latency_us(q) / 1e3));
     let (without, with) = (of(&quiet, 0.99), of(&attacked, 0.99));
-    println!(
+    say(format_args!(
         "| {rung} | {} | {without:.2} | {with:.2} | {:.2} | <= {BAR} | {:.2} | {:.2} | {} | {:.0} | {:.0} | {again} | {} | {} |",
         attack.name(),
         with / without,
@@ -152,7 +153,7 @@ fn one_attack(rung: Rung, attack: Attack, options: &SlowOptions) -> Result<()> {
         median(held.iter().copied()),
         options.rounds,
         machine::load()?
-    );
+    ))?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::machine::busy;
 use crate::report::{Report, Run};
 use crate::{Case, Options};
 use anyhow::{Context, Result, ensure};
+use khamsin::output::note;
 use khamsin_tools::bed::Bed;
 use khamsin_tools::command::{Ran, run};
 use khamsin_tools::pages::Pages;
@@ -46,7 +47,10 @@ pub(crate) fn measure(case: Case, options: &Options, report: &mut Report) -> Res
         for &contender in &contenders {
             let measured = one_run(contender, &load, options, &pages)
                 .with_context(|| format!("{case}, {contender}, run {}", turn + 1))?;
-            eprintln!("{case} {contender}: {:.0} requests/s, {:.2} CPU s per million", measured.rate, measured.cpu);
+            note(format_args!(
+                "{case} {contender}: {:.0} requests/s, {:.2} CPU s per million",
+                measured.rate, measured.cpu
+            ));
             report.add(case, contender, measured);
         }
     }

@@ -21,6 +21,7 @@ pub mod tally;
 
 use clap::Parser;
 use cli::Cli;
+use khamsin::output::note;
 use std::process::ExitCode;
 
 /// The program: reads the command line, runs the load, reports.
@@ -29,7 +30,7 @@ pub fn main() -> ExitCode {
     let job = match cli.job() {
         Ok(job) => job,
         Err(sentence) => {
-            eprintln!("khamsin-load: {sentence}");
+            note(format_args!("khamsin-load: {sentence}"));
             return ExitCode::from(2);
         }
     };
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("khamsin-load: {error:#}");
+            note(format_args!("khamsin-load: {error:#}"));
             ExitCode::from(1)
         }
     }

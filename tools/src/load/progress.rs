@@ -2,6 +2,7 @@
 
 use super::book::{Gauge, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use khamsin::output::note;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,7 +58,7 @@ impl Progress {
         self.looks += 1;
         let message = format!("{open}/{} connections, {rate:.0} requests/s, {errors} errors", self.connections);
         if self.lines && self.looks.is_multiple_of(LINE_EVERY) {
-            eprintln!("khamsin-load: {word}: {message}");
+            note(format_args!("khamsin-load: {word}: {message}"));
         }
         self.bar.set_prefix(word);
         self.bar.set_message(message);

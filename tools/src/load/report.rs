@@ -4,23 +4,25 @@ use super::crew::{Job, Outcome};
 use super::plan::{Pace, Question};
 use super::tally::{Latencies, Tally, Trouble};
 use anyhow::{Context, Result};
+use khamsin::output::with;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 /// Shows the outcome where the job wants it; says whether all went well: something was served, and nothing failed.
 ///
 /// # Errors
-/// The JSON file cannot be written.
+/// The JSON file cannot be written, or standard output takes no more.
 pub fn show(job: &Job, outcome: &Outcome) -> Result<bool> {
     let to_stdout = job.json.as_deref() == Some(Path::new("-"));
     if !job.quiet && !to_stdout {
-        print!("{}", table(job, outcome));
+        with(|out| write!(out, "{}", table(job, outcome)))?;
     }
     if let Some(path) = &job.json {
         let text = format!("{:#}\n", json(job, outcome));
         if to_stdout {
-            print!("{text}");
+            with(|out| out.write_all(text.as_bytes()))?;
         } else {
             std::fs::write(path, text).with_context(|| format!("write the figures to {}", path.display()))?;
         }

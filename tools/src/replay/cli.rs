@@ -12,8 +12,9 @@ use super::world::{Order, Plans, Shot, replay};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use khamsin::http::{Loader, SiteConfig};
+use khamsin::output::{note, say};
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::BufWriter;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -159,17 +160,6 @@ fn is_same(one: &Path, other: &Path) -> bool {
     matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// A line on standard output. Whoever reads no further has what was wanted.
-///
-/// # Errors
-/// It cannot be written.
-pub(super) fn say(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        said => said.context("the report cannot be written to standard output; make room for it or send it elsewhere"),
-    }
-}
-
 impl Cli {
     /// Does what it says; whether all is as it should be.
     ///
@@ -182,11 +172,11 @@ impl Cli {
         let path = self.trace.as_deref().unwrap_or(Path::new("-"));
         let trace = Trace::read(path, &Bounds::default())?;
         for trouble in trace.troubles() {
-            eprintln!("khamsin-replay: {}: {trouble}", path.display());
+            note(format_args!("khamsin-replay: {}: {trouble}", path.display()));
         }
         let sound = trace.is_sound();
         if self.list {
-            say(&list(&trace))?;
+            say(list(&trace))?;
             return Ok(sound);
         }
         if self.only.is_some_and(|only| only == 0 || only > trace.flows.len()) {
@@ -201,7 +191,7 @@ impl Cli {
         if let Some(out) = &self.write {
             write(out, path, &outcome.shots).with_context(|| format!("{} cannot be written", out.display()))?;
         }
-        say(&text)?;
+        say(text)?;
         Ok(sound && (same || !self.strict))
     }
 

@@ -26,6 +26,7 @@ pub mod trace;
 pub mod world;
 
 use clap::Parser;
+use khamsin::output::note;
 use std::process::ExitCode;
 
 /// The program.
@@ -35,7 +36,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("khamsin-replay: {error:#}");
+            note(format_args!("khamsin-replay: {error:#}"));
             ExitCode::from(1)
         }
     }

@@ -3,6 +3,7 @@
 
 use super::options::Options;
 use anyhow::{Context, Result, bail};
+use khamsin::output::say;
 use khamsin_tools::sim::run::{keep_panics, run};
 use khamsin_tools::sim::{Files, Scenario};
 use std::io::{BufRead, BufReader, IsTerminal, Write};
@@ -86,7 +87,7 @@ pub(super) fn parent(options: &Options) -> Result<bool> {
         tally: Mutex::new(Tally::default()),
     };
     thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| swarm.work())).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| swarm.work().inspect_err(|_| swarm.stop()))).collect();
         for worker in workers {
             worker.join().map_err(|_| anyhow::anyhow!("a thread that waits for children panicked"))??;
         }
@@ -94,16 +95,16 @@ pub(super) fn parent(options: &Options) -> Result<bool> {
     })?;
     let tally = swarm.tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let hours = tally.virtual_us as f64 / 3.6e9;
-    println!(
-        "{} seeds, {} frames, {hours:.1} hours of virtual time: {} failed",
-        tally.done,
-        tally.frames,
-        tally.failed.len()
-    );
+    let (done, frames, failed) = (tally.done, tally.frames, tally.failed.len());
+    say(format_args!("{done} seeds, {frames} frames, {hours:.1} hours of virtual time: {failed} failed"))?;
     Ok(tally.failed.is_empty())
 }
 
 impl Swarm<'_> {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     fn work(&self) -> Result<()> {
         let end = self.options.from.saturating_add(self.options.seeds);
         loop {
@@ -136,7 +137,7 @@ impl Swarm<'_> {
                 Some(("at", seed)) => at = seed.parse().context("a child's report")?,
                 Some(("bad", what)) => {
                     let (seed, what) = what.split_once(' ').unwrap_or((what, ""));
-                    self.bad(seed.parse().context("a child's report")?, what);
+                    self.bad(seed.parse().context("a child's report")?, what)?;
                 }
                 Some(("sum", sums)) => {
                     let (frames, virtual_us) = sums.split_once(' ').context("a child's report")?;
@@ -150,20 +151,21 @@ impl Swarm<'_> {
             return Ok(to);
         }
         let took = if status.code() == Some(3) { "does not come to an end" } else { "killed its process" };
-        self.bad(at, &format!("process: the seed {took} ({status})"));
+        self.bad(at, &format!("process: the seed {took} ({status})"))?;
         self.sum(at + 1 - from, 0, 0);
         Ok(at + 1)
     }
 
-    fn bad(&self, seed: u64, what: &str) {
+    fn bad(&self, seed: u64, what: &str) -> Result<()> {
         let mut tally = self.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if tally.failed.len() < self.options.failures {
-            println!("seed {seed}: {what}\n  repeat: khamsin-sim --seed {seed} -v");
+            say(format_args!("seed {seed}: {what}\n  repeat: khamsin-sim --seed {seed} -v"))?;
         }
         tally.failed.push(seed);
         if tally.failed.len() >= self.options.failures {
-            self.stop.store(true, Ordering::Relaxed);
+            self.stop();
         }
+        Ok(())
     }
 
     fn sum(&self, seeds: u64, frames: u64, virtual_us: u64) {
@@ -176,7 +178,8 @@ impl Swarm<'_> {
         if terminal || tally.done >= tally.shown + 20_000 {
             tally.shown = tally.done;
             let end = if terminal { "\r" } else { "\n" };
-            eprint!("{} of {} seeds, {} failed{end}", tally.done, self.options.seeds, tally.failed.len());
+            let (done, seeds, failed) = (tally.done, self.options.seeds, tally.failed.len());
+            let _ = write!(std::io::stderr(), "{done} of {seeds} seeds, {failed} failed{end}");
         }
     }
 }

@@ -6,6 +6,7 @@ mod options;
 
 use anyhow::Result;
 use clap::Parser;
+use khamsin::output::note;
 use options::Options;
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("khamsin-sim: {error:#}");
+            note(format_args!("khamsin-sim: {error:#}"));
             ExitCode::from(1)
         }
     }

@@ -15,6 +15,7 @@ use crate::server::{Event, Server, channel_closed};
 use crate::signals::{self, Wish};
 use crate::{serve, server};
 use anyhow::{Context, Result, bail};
+use khamsin::output::{note, say};
 use khamsin_drivers::clock::Clock;
 use load::{Load, Target};
 use namespace::{SERVER_LINK, SERVER_V4, SERVER_V6};
@@ -55,9 +56,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let wishes = events.clone();
     caught.forward(move |wish| drop(wishes.send(Event::Wish(wish)))).context("signals cannot be waited for")?;
     for (rungs, reason) in server.ladder.tried() {
-        eprintln!("{rungs} refused: {reason}");
+        note(format_args!("{rungs} refused: {reason}"));
     }
-    eprintln!("{}", server.ready);
+    note(&server.ready);
     let good = drive(args, &server, &inbox)?;
     if args.keep && good != Outcome::Stopped {
         tell_how_to_reach(place, &server);
@@ -70,8 +71,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
 
 fn find_place() -> Result<Place> {
     if let Err(reason) = namespace::probe() {
-        eprintln!("no private network namespace: {reason}");
-        eprintln!("the demo uses kernel sockets on 127.0.0.1 instead");
+        note(format_args!("no private network namespace: {reason}"));
+        note("the demo uses kernel sockets on 127.0.0.1 instead");
         return Ok(Place::Loopback);
     }
     let v6 = namespace::enter().and_then(|()| namespace::furnish()).map_err(anyhow::Error::msg)?;
@@ -92,7 +93,7 @@ fn start(place: Place, events: &Sender<Event>) -> Result<Server> {
         match Server::start(&options, &Recipe::new(&options, &files), events) {
             Ok(server) => return Ok(server),
             Err(error) => {
-                eprintln!("{}", crate::chain(&error));
+                note(crate::chain(&error));
                 failure = Some(error);
             }
         }
@@ -192,7 +193,7 @@ fn drive(args: &DemoArgs, server: &Server, inbox: &Receiver<Event>) -> Result<Ou
     load.finish(clock.now() + FINISH)?;
     live.finish();
     let (rung, figures) = (server.ready.rung, &load.figures);
-    println!("{}", Summary { rung, connections: CONNECTIONS, elapsed, figures });
+    say(Summary { rung, connections: CONNECTIONS, elapsed, figures })?;
     Ok(match (figures.failures > 0 || figures.answered == 0, stopped) {
         (true, _) => Outcome::Wrong,
         (false, true) => Outcome::Stopped,
@@ -234,12 +235,12 @@ fn wait_for_stop(inbox: &Receiver<Event>) -> Result<()> {
 
 fn tell_how_to_reach(place: Place, server: &Server) {
     let url = server.ready.url();
-    eprintln!("still serving until Ctrl-C; from another terminal:");
+    note("still serving until Ctrl-C; from another terminal:");
     match place {
-        Place::Loopback => eprintln!("  curl {url}"),
+        Place::Loopback => note(format_args!("  curl {url}")),
         Place::Private { .. } => {
             let user = if namespace::in_user_namespace() { "--preserve-credentials -U " } else { "" };
-            eprintln!("  nsenter {user}-n -t {} curl {url}", std::process::id());
+            note(format_args!("  nsenter {user}-n -t {} curl {url}", std::process::id()));
         }
     }
 }

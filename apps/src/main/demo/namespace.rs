@@ -1,5 +1,6 @@
 //! A network namespace of the demo's own, without root where the system allows it, and what is in it.
 
+use khamsin::output::say;
 use khamsin_drivers::link;
 use rustix::process::{DumpableBehavior, getgid, getuid, set_dumpable_behavior};
 use rustix::thread::UnshareFlags;
@@ -32,7 +33,8 @@ pub(crate) fn probe_child() -> ExitCode {
     match enter().and_then(|()| furnish()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(reason) => {
-            print!("{reason}");
+            // To a parent that waits for it.
+            let _ = say(reason);
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,7 @@ use super::load::Figures;
 use crate::rung::Rung;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use khamsin::output::note;
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl Live {
         self.bar.set_position(elapsed.as_millis() as u64);
         if !self.terminal {
             self.lines += 1;
-            eprintln!("{:>4} s  {line}", elapsed.as_secs());
+            note(format_args!("{:>4} s  {line}", elapsed.as_secs()));
         }
         self.bar.set_message(line);
     }

@@ -8,6 +8,7 @@ mod trial;
 use crate::cli::DoctorArgs;
 use anyhow::{Context, Result};
 use judge::{Interface, Verdict};
+use khamsin::output;
 use khamsin_drivers::link::{self, Link};
 use machine::Machine;
 use std::io::{self, Write};
@@ -16,13 +17,13 @@ use std::process::ExitCode;
 /// Looks, tries and tells. The exit code is 1 only when no rung at all can be taken.
 ///
 /// # Errors
-/// There is no such interface.
+/// There is no such interface, or standard output takes no more.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     if trial::is_child() {
         return Ok(trial::child());
     }
     if args.cost {
-        cost::tell(&mut io::stdout().lock()).context("wanted to print what connections cost")?;
+        output::with(|out| cost::tell(out))?;
         return Ok(ExitCode::SUCCESS);
     }
     let links = match &args.interface {
@@ -30,24 +31,25 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
         None => link::list().context("wanted to examine every interface")?,
     };
     let machine = Machine::look();
-    let mut out = io::stdout().lock();
-    let mut any = false;
-    let mut told = tell_machine(&mut out, &machine);
-    for link in links {
-        let features = link::xdp_features(&link).ok().flatten();
-        let program = link::xdp_program(&link.name).ok().flatten();
-        let interface = Interface { link, features, program };
-        let verdicts = judge::on_interface(&machine, &interface);
-        any |= verdicts.iter().any(Verdict::is_yes);
-        told = told.and_then(|()| tell_interface(&mut out, &interface, &verdicts));
-    }
-    let verdicts = judge::without_interface(&machine);
-    any |= verdicts.iter().any(Verdict::is_yes);
-    told = told.and_then(|()| writeln!(out, "\nwithout an interface")).and_then(|()| tell(&mut out, &verdicts));
-    told = told.and_then(|()| tell_trial(&mut out, &machine));
-    // A reader that went away has read enough.
-    drop(told);
+    let judged: Vec<(Interface, Vec<Verdict>)> = links.into_iter().map(|link| examine(&machine, link)).collect();
+    let without = judge::without_interface(&machine);
+    let any = judged.iter().flat_map(|(_, verdicts)| verdicts).chain(&without).any(Verdict::is_yes);
+    output::with(|out| {
+        tell_machine(out, &machine)?;
+        judged.iter().try_for_each(|(interface, verdicts)| tell_interface(out, interface, verdicts))?;
+        writeln!(out, "\nwithout an interface")?;
+        tell(out, &without)?;
+        tell_trial(out, &machine)
+    })?;
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn examine(machine: &Machine, link: Link) -> (Interface, Vec<Verdict>) {
+    let features = link::xdp_features(&link).ok().flatten();
+    let program = link::xdp_program(&link.name).ok().flatten();
+    let interface = Interface { link, features, program };
+    let verdicts = judge::on_interface(machine, &interface);
+    (interface, verdicts)
 }
 
 fn tell_machine(out: &mut impl Write, machine: &Machine) -> io::Result<()> {

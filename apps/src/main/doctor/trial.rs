@@ -5,6 +5,7 @@ use crate::demo::{namespace, trial_options};
 use crate::ladder::Prober;
 use crate::open::Opener;
 use crate::rung::Rung;
+use khamsin::output::{note, say};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::channel;
 
@@ -21,17 +22,15 @@ pub(crate) fn child() -> ExitCode {
     let v6 = match namespace::enter().and_then(|()| namespace::furnish()) {
         Ok(v6) => v6,
         Err(reason) => {
-            eprint!("{reason}");
+            note(reason);
             return ExitCode::FAILURE;
         }
     };
-    for rung in Rung::ALL {
-        match attempt(rung, v6) {
-            Ok(()) => println!("{rung} yes"),
-            Err(reason) => println!("{rung} {}", reason.replace('\n', " ")),
-        }
-    }
-    ExitCode::SUCCESS
+    let told = Rung::ALL.into_iter().try_for_each(|rung| match attempt(rung, v6) {
+        Ok(()) => say(format_args!("{rung} yes")),
+        Err(reason) => say(format_args!("{rung} {}", reason.replace('\n', " "))),
+    });
+    if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn attempt(rung: Rung, v6: bool) -> Result<(), String> {

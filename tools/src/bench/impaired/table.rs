@@ -4,6 +4,7 @@ use super::cell::Cell;
 use super::lane::Sample;
 use crate::{machine, quantile};
 use anyhow::Result;
+use khamsin::output::{note, say};
 use khamsin_drivers::sim::PathStats;
 use serde_json::{Value, json};
 use std::fs;
@@ -43,7 +44,7 @@ impl Table {
     /// There is no /proc.
     pub(crate) fn add(&mut self, cell: Cell, pairs: Vec<Pair>) -> Result<()> {
         let row = Row { cell, pairs, load: machine::load()? };
-        eprint!("{}", row.line());
+        note(row.line().trim_end());
         self.rows.push(row);
         Ok(())
     }
@@ -62,19 +63,20 @@ impl Table {
     }
 
     /// Prints the table.
-    pub(crate) fn print(&self) {
-        println!("`{}` on {}\n", self.command, self.machine);
-        println!(
-            "| cell | khamsin | Linux | unit | ratio | bar | | quartiles of the ratio, seed by seed | seeds | repeated, doubtful | load |"
-        );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|");
-        for row in &self.rows {
-            print!("{}", row.line());
-        }
-        println!(
-            "\nMedians over the seeds. A run during which the middlebox was not punctual is repeated, at most three times, and"
-        );
-        println!("doubtful if it was not then. Load is the machine's at the end of the cell.");
+    ///
+    /// # Errors
+    /// Standard output takes no more.
+    pub(crate) fn print(&self) -> Result<()> {
+        say(format_args!("`{}` on {}\n", self.command, self.machine))?;
+        say(
+            "| cell | khamsin | Linux | unit | ratio | bar | | quartiles of the ratio, seed by seed | seeds | repeated, doubtful | load |",
+        )?;
+        say("|---|---|---|---|---|---|---|---|---|---|---|")?;
+        self.rows.iter().try_for_each(|row| say(row.line().trim_end()))?;
+        say(
+            "\nMedians over the seeds. A run during which the middlebox was not punctual is repeated, at most three times, and",
+        )?;
+        Ok(say("doubtful if it was not then. Load is the machine's at the end of the cell.")?)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::contender::Contender;
 use super::record::{Record, Report};
 use anyhow::{Context, Result, anyhow};
+use khamsin::output::note;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::path::Path;
@@ -24,7 +25,7 @@ pub(crate) fn all(report: &Report, folder: &Path) -> Result<()> {
     for (name, text) in drawings(report)? {
         let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        eprintln!("drew {}", path.display());
+        note(format_args!("drew {}", path.display()));
     }
     Ok(())
 }

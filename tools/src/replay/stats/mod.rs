@@ -6,12 +6,12 @@ mod series;
 pub use draw::svg;
 pub use series::{Direction, Pictures, Points, pictures};
 
-use super::cli::say;
 use super::flow::Flow;
 use super::reader::Bounds;
 use super::trace::Trace;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use khamsin::output::{note, say};
 use std::path::PathBuf;
 
 /// Draws a trace.
@@ -39,7 +39,7 @@ impl Stats {
     pub fn run(&self) -> Result<bool> {
         let trace = Trace::read(&self.trace, &Bounds::default())?;
         for trouble in trace.troubles() {
-            eprintln!("khamsin-replay: {}: {trouble}", self.trace.display());
+            note(format_args!("khamsin-replay: {}: {trouble}", self.trace.display()));
         }
         let mut flows: Vec<&Flow> =
             trace.flows.iter().filter(|f| self.only.is_none_or(|only| only == f.number)).collect();
@@ -57,10 +57,12 @@ impl Stats {
             let title = format!("{stem}, flow {}: {} to {}, {}", flow.number, flow.client, flow.server, flow.state());
             let text = svg(&title, &pictures(flow))?;
             std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
-            say(&path.display().to_string())?;
+            say(path.display())?;
         }
         if untold > 0 {
-            eprintln!("khamsin-replay: {untold} smaller flows are not drawn; --most N or --only NUMBER draws them");
+            note(format_args!(
+                "khamsin-replay: {untold} smaller flows are not drawn; --most N or --only NUMBER draws them"
+            ));
         }
         Ok(trace.is_sound())
     }
