@@ -24,6 +24,9 @@ const START_US: u64 = 1_000_000_000;
 const SILENCE_US: u64 = 600_000_000;
 /// Between two rounds of a trace, microseconds.
 const ROUND_GAP_US: u64 = 1_000_000;
+/// Longest that all rounds together may last, microseconds: a thousand years, and every sum of such times has room.
+const SPAN_MAX_US: u64 = 1000 * YEAR_US;
+const YEAR_US: u64 = 31_557_600_000_000;
 /// Turns in a row in which the stack says that it is busy.
 const BUSY_MAX: u32 = 1_000_000;
 /// Clients of one replay.
@@ -122,7 +125,7 @@ const NOT_ON_WIRE: &str = "it is IPv6, and --live plays IPv4 only; replay it wit
 /// Replays `flows`.
 ///
 /// # Errors
-/// There are too many, none can be played on the wire, or the stack does not come to rest.
+/// There are too many, they last too long, none can be played on the wire, or the stack does not come to rest.
 pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<Outcome<'t>> {
     let (chosen, left_out) = choose(flows, plans, order);
     let count = chosen.len().saturating_mul(order.copies).saturating_mul(order.rounds);
@@ -130,6 +133,11 @@ pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<
         bail!(
             "{count} clients are more than the {CLIENTS_MAX} that are replayed at a time; ask for fewer copies or rounds"
         );
+    }
+    let span_us = round_us(&chosen, order.speed).saturating_mul(order.rounds as u64);
+    if span_us > SPAN_MAX_US {
+        let (rounds, years) = (order.rounds, span_us / YEAR_US);
+        bail!("{rounds} rounds at this speed last {years} years; ask for fewer rounds or for a higher speed");
     }
     let mut outcome = match &order.live {
         Some(_) if count == 0 => {
@@ -171,8 +179,12 @@ fn choose<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> (Chosen<'t>
 
 /// From the beginning of one round to that of the next, microseconds.
 pub(super) fn round_us(chosen: &Chosen<'_>, speed: f64) -> u64 {
-    let last_us = chosen.iter().filter_map(|(_, plan)| plan.steps.last()).map(|step| step.at_us).max().unwrap_or(0);
-    (last_us as f64 / speed) as u64 + ROUND_GAP_US
+    let ends = chosen.iter().map(|(_, plan)| {
+        let (step, word) = (plan.steps.last().map(|s| s.at_us), plan.words.last().map(|w| w.at_us));
+        step.max(word).unwrap_or(0)
+    });
+    let last_us = ends.max().unwrap_or(0);
+    ((last_us as f64 / speed) as u64).saturating_add(ROUND_GAP_US)
 }
 
 /// What the world and the server both know of a client.
@@ -255,7 +267,7 @@ impl<'t> World<'t> {
         let round_us = round_us(chosen, order.speed);
         let mut mapping = Mapping::default();
         for round in 0..order.rounds {
-            let start_us = START_US.saturating_add(round_us.saturating_mul(round as u64));
+            let start_us = START_US + round_us * round as u64;
             for copy in 0..order.copies {
                 for (flow, plan) in chosen {
                     let ends = mapping.ends(flow, round * order.copies + copy);
