@@ -30,15 +30,27 @@ pub fn report(outcome: &Outcome<'_>, against: Against) -> (String, bool) {
     let own_acks: u64 = outcome.clients.iter().map(|(client, _)| client.own_acks).sum();
     let _ = write!(
         text,
-        "{} replayed in {:.3} s, {same} as recorded; {} frames in, {} out, {} segments sent again; {own_acks} \
+        "{} replayed in {:.3} s, {same} {}; {} frames in, {} out, {} segments sent again; {own_acks} \
          acknowledgements that no trace has",
         verdicts.len(),
         outcome.virtual_us as f64 / 1e6,
+        compared(against),
         counters.rx_frames,
         counters.tx_frames,
         counters.retransmitted
     );
     (text, same == verdicts.len())
+}
+
+/// What is the same where nothing is different.
+fn compared(against: Against) -> &'static str {
+    match against {
+        Against::Scripted => "as recorded",
+        Against::Echo | Against::Http => {
+            "as recorded in the text of both sides (when it came and how it ended is not compared)"
+        }
+        Against::Sink => "as recorded in what was accepted (the answers are not compared)",
+    }
 }
 
 fn line(text: &mut String, number: usize, verdict: &Verdict) {
