@@ -18,4 +18,4 @@ mod writer;
 
 pub use ring::{Tallies, Tap};
 pub use tapped::Tapped;
-pub use writer::{Capture, Error, Filter, Target};
+pub use writer::{Capture, Error, Filter, Target, create};

@@ -1,8 +1,13 @@
 //! `khamsin-replay` as its users see it: output, files and exit codes.
 #![cfg(feature = "traces")]
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
 
 fn replay(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_khamsin-replay")).args(arguments).output().expect("the program runs")
@@ -45,7 +50,7 @@ fn exit_codes_say_what_came_of_it() {
         (&[&sound, "--strict", "--fast", "--flows", "3", "--loop", "2"], 0, "12 as recorded"),
         (&[&sound, "--app", "http"], 0, "2 replayed"),
         (&[&sound, "--app", "echo", "--only", "2"], 0, "1 replayed"),
-        (&[&sound, "--app", "sink"], 0, "2 replayed"),
+        (&[&sound, "--app", "sink"], 0, "2 as recorded in what was accepted (the answers are not compared)"),
         (&[&different], 0, "sent 2 segments again"),
         (&[&different, "--strict"], 0, "longer than the stack's timers wait"),
         (&[&different, "--strict", "--fast"], 1, "sent 5 segments again"),
@@ -57,7 +62,11 @@ fn exit_codes_say_what_came_of_it() {
         (&[&trace("damaged-zero-snaplen.pcap")], 1, "cut after 0 bytes"),
         (&[&trace("damaged-no-tcp.pcap")], 1, "no TCP"),
         (&[&trace("damaged-link-type.pcap")], 1, "IEEE802_11"),
-        (&["/nowhere/at-all.pcap"], 1, "cannot be read"),
+        (&["/nowhere/at-all.pcap"], 1, "cannot be read: No such file or directory (os error 2); name a pcap"),
+        (&["/"], 1, "is a directory; name a pcap"),
+        (&[&sound, "--write", "/nowhere/at-all"], 1, "(os error 2); make room there, or name another place"),
+        (&["stats", &sound, "--out", "/proc/nowhere"], 1, "(os error 2); make room there, or name another place"),
+        (&["stats", &sound, "--most", "0"], 2, "0 is not in"),
         (&[&sound, "--only", "3"], 1, "flows 1 to 2"),
         (&[&sound, "--flows", "200000", "--loop", "200000"], 1, "ask for fewer"),
         (&["stats", &trace("damaged-empty.pcap")], 1, "cannot be read as a trace"),
@@ -91,6 +100,97 @@ fn exit_codes_say_what_came_of_it() {
         assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {text}");
         assert!(text.contains(words), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+    }
+}
+
+/// Where a trace comes from does not matter: a pipe, a FIFO with somebody who writes, a name that is no text.
+#[test]
+fn a_trace_may_come_from_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(trace("link-ethernet.pcap")).unwrap();
+    let whole = |output: &Output| output.status.success() && text(output).contains("2 with a handshake");
+    for name in ["-", "/dev/stdin"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_khamsin-replay"));
+        command.args([name, "--list"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(whole(&output), "{name}: {}", text(&output));
+    }
+    let odd = folder.path().join(OsStr::from_bytes(b"tr\xff.pcap"));
+    std::fs::write(&odd, &bytes).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_khamsin-replay")).arg(&odd).arg("--list").output().unwrap();
+    assert!(whole(&output), "{}", text(&output));
+
+    let fifo = fifo(folder.path());
+    let (path, first) = (fifo.clone(), bytes.clone());
+    let writer = thread::spawn(move || std::fs::write(path, first));
+    let output = replay(&[&fifo, "--list"]);
+    assert!(whole(&output) && output.stderr.is_empty(), "{}", text(&output));
+    writer.join().unwrap().unwrap();
+
+    // With nobody there it says what it waits for, and then has it.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_khamsin-replay"));
+    command.args([&fifo, "--list"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("nobody writes to the FIFO"), "{said}");
+    std::fs::write(&fifo, &bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(whole(&output), "{}", text(&output));
+}
+
+fn fifo(folder: &Path) -> String {
+    let path = folder.join("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO can be made");
+    path.display().to_string()
+}
+
+/// Into a FIFO that somebody reads, and through standard output; a FIFO that nobody reads is said at once.
+#[test]
+fn the_conversation_may_go_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fifo, file) = (fifo(folder.path()), folder.path().join("new.pcapng"));
+    let sound = trace("link-ethernet.pcap");
+    let output = replay(&[&sound, "--write", &fifo]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("nobody reads this FIFO"), "{}", text(&output));
+    assert!(replay(&[&sound, "--write", &file.display().to_string()]).status.success());
+    let written = std::fs::read(&file).unwrap();
+    let path = fifo.clone();
+    let reader = thread::spawn(move || std::fs::read(path));
+    let mut output = replay(&[&sound, "--write", &fifo]);
+    // Until its reader has come.
+    while !output.status.success() && !reader.is_finished() {
+        output = replay(&[&sound, "--write", &fifo]);
+    }
+    assert_eq!(reader.join().unwrap().unwrap(), written);
+    let output = replay(&[&sound, "--write", "-"]);
+    assert!(output.stdout == written && String::from_utf8_lossy(&output.stderr).contains("2 as recorded"));
+}
+
+/// Rounds that would begin when no clock counts any more.
+#[test]
+fn a_replay_of_a_thousand_years_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.pcap").display().to_string();
+    let mut bytes = std::fs::read(trace("link-ethernet.pcap")).unwrap();
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let mut at = 24;
+    while at < bytes.len() {
+        // What comes behind the middle comes much later.
+        let seconds = word(&bytes, at) + if at > bytes.len() / 2 { 1000 } else { 0 };
+        bytes[at..at + 4].copy_from_slice(&seconds.to_le_bytes());
+        at += 16 + word(&bytes, at + 8) as usize;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let long = ["--loop", "100000", "--speed", "0.001"];
+    let live = "--live --interface lo --server 198.18.0.2 --source 198.18.1.0/24".split(' ');
+    for more in [vec![], live.collect()] {
+        let output = replay(&[&[path.as_str()], &long[..], &more].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains("fewer rounds"), "{}", text(&output));
     }
 }
 

@@ -72,7 +72,7 @@ impl Target {
     /// # Errors
     /// It cannot be written.
     pub fn create(path: &Path, filter: Option<(String, Filter)>) -> Result<Target, Error> {
-        let file = open(path).map_err(|error| Error::Create { path: path.into(), error })?;
+        let file = create(path).map_err(|error| Error::Create { path: path.into(), error })?;
         let filter = filter.map(|(text, filter)| (text, Arc::new(Mutex::new(filter))));
         Ok(Target { path: path.into(), file, filter })
     }
@@ -124,14 +124,17 @@ impl Target {
 }
 
 /// Makes or empties `path`. To open a FIFO that nobody reads would wait for ever: that is an error here (`ENXIO`, open(2)).
-fn open(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// Those of open(2).
+pub fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
     let file = options.open(path).map_err(|error| match error.raw_os_error() {
         Some(code) if code == Errno::NXIO.raw_os_error() => io::Error::new(error.kind(), "nobody reads this FIFO"),
         _ => error,
     })?;
-    // The writer has a thread of its own, which may wait.
+    // Who writes may wait for the reader: here that is a thread of its own.
     let flags = fcntl_getfl(&file)?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file)

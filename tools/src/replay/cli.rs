@@ -9,12 +9,13 @@ use super::server::Against;
 use super::stats::Stats;
 use super::trace::Trace;
 use super::world::{Order, Plans, Shot, replay};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use khamsin::http::{Loader, SiteConfig};
-use khamsin::output::{note, say};
+use khamsin::output::{self, note, say};
+use khamsin_drivers::capture::create;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ Examples:
   khamsin-replay trace.pcap --strict --fast            exit status 1 if anything is answered otherwise
   khamsin-replay trace.pcap --app http --flows 100     a hundred copies of each against the web server
   khamsin-replay trace.pcap --write new.pcapng         the new conversation, for Wireshark
+  tcpdump -c 1000 -w - tcp | khamsin-replay -          what tcpdump records, when it ends
   khamsin-replay trace.pcap --live --interface veth0 --server 198.18.0.2:80 --source 198.18.1.0/24 --loop 10
   khamsin-replay stats trace.pcap --out pictures       its flows as SVG
 
@@ -84,7 +86,7 @@ pub struct Cli {
     /// Exit with 1 if the stack answers anything otherwise than the recorded server did
     #[arg(long)]
     strict: bool,
-    /// Write the new conversation as pcapng
+    /// Write the new conversation as pcapng; `-`: to standard output, and the report to standard error
     #[arg(long, value_name = "OUT.pcapng", conflicts_with = "list")]
     write: Option<PathBuf>,
 
@@ -144,14 +146,51 @@ fn speed(text: &str) -> Result<f64, String> {
     sane.then_some(speed).ok_or_else(|| "must be between 0.001 and 1,000,000".to_owned())
 }
 
+/// Standard input as a trace, and standard output for the conversation.
+const DASH: &str = "-";
+
+/// Where the conversation goes.
+enum Destination<'a> {
+    Stdout,
+    File(&'a Path, File),
+}
+
+impl<'a> Destination<'a> {
+    fn open(out: &'a Path, trace: &Path) -> Result<Self> {
+        if out == Path::new(DASH) {
+            return Ok(Destination::Stdout);
+        }
+        let stdin = Path::new("/dev/stdin");
+        if is_same(out, if trace == Path::new(DASH) { stdin } else { trace }) {
+            bail!("--write {} would overwrite the trace that is replayed; name another file", out.display());
+        }
+        Ok(Destination::File(out, create(out).map_err(|error| unwritable(out, &error))?))
+    }
+
+    fn write(self, trace: &Path, shots: &[Shot]) -> Result<()> {
+        match self {
+            Destination::Stdout => Ok(output::with(|out| pcapng(out, trace, shots))?),
+            Destination::File(path, file) => pcapng(file, trace, shots).map_err(|error| unwritable(path, &error)),
+        }
+    }
+}
+
+/// Why it cannot be written, and what to do.
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "{} cannot be written: {error}; make room there, or name another place, where this user may write",
+        path.display()
+    )
+}
+
 /// The conversation as a pcapng file.
-fn write(path: &Path, trace: &Path, shots: &[Shot]) -> Result<()> {
+fn pcapng(out: impl Write, trace: &Path, shots: &[Shot]) -> io::Result<()> {
     let comment = format!("{} replayed against khamsin's stack in virtual time", trace.display());
-    let mut writer = Writer::new(BufWriter::new(File::create(path)?), "khamsin-replay", &comment)?;
+    let mut writer = Writer::new(BufWriter::new(out), "khamsin-replay", &comment)?;
     for shot in shots {
         writer.packet(shot.at_ns, shot.from_stack, &shot.bytes, None)?;
     }
-    Ok(writer.finish()?)
+    writer.finish()
 }
 
 /// Whether both name one file, links included.
@@ -169,7 +208,7 @@ impl Cli {
         if let Some(Command::Stats(stats)) = &self.command {
             return stats.run();
         }
-        let path = self.trace.as_deref().unwrap_or(Path::new("-"));
+        let path = self.trace.as_deref().unwrap_or(Path::new(DASH));
         let trace = Trace::read(path, &Bounds::default())?;
         for trouble in trace.troubles() {
             note(format_args!("khamsin-replay: {}: {trouble}", path.display()));
@@ -182,16 +221,16 @@ impl Cli {
         if self.only.is_some_and(|only| only == 0 || only > trace.flows.len()) {
             bail!("the trace has flows 1 to {}; --list shows them", trace.flows.len());
         }
-        if let Some(out) = self.write.as_deref().filter(|out| is_same(out, path)) {
-            bail!("--write {} would overwrite the trace that is replayed; name another file", out.display());
-        }
+        // A replay may take its time: what cannot be written is said before.
+        let destination = self.write.as_deref().map(|out| Destination::open(out, path)).transpose()?;
         let plans = Plans::new(&trace.flows);
         let outcome = replay(&trace.flows, &plans, &self.order()?)?;
         let (text, same) = report(&outcome, if self.live { Against::Sink } else { self.app });
-        if let Some(out) = &self.write {
-            write(out, path, &outcome.shots).with_context(|| format!("{} cannot be written", out.display()))?;
+        match destination {
+            Some(Destination::Stdout) => note(text),
+            _ => say(text)?,
         }
-        say(text)?;
+        destination.map(|out| out.write(path, &outcome.shots)).transpose()?;
         Ok(sound && (same || !self.strict))
     }
 

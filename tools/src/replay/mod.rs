@@ -21,6 +21,7 @@ pub mod reader;
 pub mod report;
 pub mod segment;
 pub mod server;
+mod source;
 pub mod stats;
 pub mod trace;
 pub mod world;

@@ -4,9 +4,9 @@
 //! Everything up to there is used.
 
 use super::link::{self, Link};
+use super::source::Source;
+use khamsin::output::note;
 use pcap::{Capture, Offline, Precision};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// First words of pcap files, with micro- and with nanoseconds (draft-ietf-opsawg-pcap, section 4).
@@ -35,6 +35,14 @@ impl Default for Bounds {
 /// Why a trace cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The system refuses it.
+    #[error("{path} cannot be read: {reason}; name a pcap or pcapng file, or `-` and send one to standard input")]
+    Unopened {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: std::io::Error,
+    },
     /// libpcap refuses it.
     #[error("{path} cannot be read as a trace: {reason}; give a pcap or pcapng file")]
     Refused {
@@ -85,16 +93,12 @@ pub(super) struct Packet<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// Whether this is a pcap file with a snapshot length of 0. libpcap takes that as no limit, as pcapng does (there 0 is said to
-/// mean it); a pcap file has no such word, and where that field is gone, its neighbours may be.
-fn keeps_nothing(path: &Path) -> bool {
-    let mut header = [0; 24];
-    // What comes through a pipe is there once.
-    let is_file = path.metadata().is_ok_and(|of| of.is_file());
-    let read = is_file && File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok();
-    let magic = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+/// Whether a file that begins like this is a pcap file with a snapshot length of 0. libpcap takes that as no limit, as pcapng
+/// does (there 0 is said to mean it); a pcap file has no such word, and where that field is gone, its neighbours may be.
+fn keeps_nothing(head: &[u8; 24]) -> bool {
+    let magic = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
     let is_pcap = PCAP_MAGIC.into_iter().any(|known| [known, known.swap_bytes()].contains(&magic));
-    read && is_pcap && header[16..20] == [0; 4]
+    is_pcap && head[16..20] == [0; 4]
 }
 
 /// An open trace.
@@ -108,13 +112,16 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Reader, OpenError> {
         let name = || path.display().to_string();
+        let waits = || note(format_args!("khamsin-replay: nobody writes to the FIFO {} yet; waiting", name()));
+        let source = Source::open(path, waits).map_err(|reason| OpenError::Unopened { path: name(), reason })?;
         let refused = |error: pcap::Error| {
             let (path, reason) = (name(), words(&error));
-            let reason = reason.strip_prefix(&format!("{path}: ")).map(str::to_owned).unwrap_or(reason);
+            let opened = format!("{}: ", source.name().display());
+            let reason = reason.strip_prefix(&opened).map(str::to_owned).unwrap_or(reason);
             OpenError::Refused { path, reason }
         };
-        let capture = Capture::from_file_with_precision(path, Precision::Nano).map_err(refused)?;
-        if keeps_nothing(path) {
+        let capture = Capture::from_file_with_precision(source.name(), Precision::Nano).map_err(refused)?;
+        if source.head().is_some_and(|head| keeps_nothing(&head)) {
             return Err(OpenError::ZeroSnaplen { path: name() });
         }
         let kind = capture.get_datalink();

@@ -6,10 +6,11 @@ mod series;
 pub use draw::svg;
 pub use series::{Direction, Pictures, Points, pictures};
 
+use super::cli::unwritable;
 use super::flow::Flow;
 use super::reader::Bounds;
 use super::trace::Trace;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use khamsin::output::{note, say};
 use std::path::PathBuf;
@@ -27,8 +28,8 @@ pub struct Stats {
     #[arg(long, value_name = "NUMBER")]
     only: Option<usize>,
     /// Pictures drawn, of the flows with the most bytes
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    most: usize,
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    most: u32,
 }
 
 impl Stats {
@@ -47,16 +48,17 @@ impl Stats {
             bail!("the trace has no flow {}; --list shows them", self.only.unwrap_or(0));
         }
         flows.sort_by_key(|flow| std::cmp::Reverse(flow.up.bytes() + flow.down.bytes()));
-        let untold = flows.len().saturating_sub(self.most);
-        flows.truncate(self.most);
+        let most = self.most as usize;
+        let untold = flows.len().saturating_sub(most);
+        flows.truncate(most);
         flows.sort_by_key(|flow| flow.number);
-        std::fs::create_dir_all(&self.out).with_context(|| format!("{} cannot be made", self.out.display()))?;
+        std::fs::create_dir_all(&self.out).map_err(|error| unwritable(&self.out, &error))?;
         let stem = self.trace.file_stem().map_or("trace".into(), |stem| stem.to_string_lossy().into_owned());
         for flow in flows {
             let path = self.out.join(format!("{stem}-flow-{}.svg", flow.number));
             let title = format!("{stem}, flow {}: {} to {}, {}", flow.number, flow.client, flow.server, flow.state());
             let text = svg(&title, &pictures(flow))?;
-            std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+            std::fs::write(&path, text).map_err(|error| unwritable(&path, &error))?;
             say(path.display())?;
         }
         if untold > 0 {
