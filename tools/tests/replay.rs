@@ -78,7 +78,7 @@ fn exit_codes_say_what_came_of_it() {
             1,
             "khnone0",
         ),
-        (&[&sound, "--live", "--interface", "lo", "--server", "x", "--source", "198.18.1.0/24"], 2, "IPv4 address"),
+        (&[&sound, "--live", "--interface", "lo", "--server", "x", "--source", "198.18.1.0/24"], 2, "an IP address"),
         (
             &[
                 &trace("link-ipv6.pcap"),
@@ -100,6 +100,24 @@ fn exit_codes_say_what_came_of_it() {
         assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {text}");
         assert!(text.contains(words), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn live_wants_servers_and_clients_of_the_same_families() {
+    for (words, code, says) in [
+        ("--server fd00::2 --source 198.18.1.0/24", 1, "no --source of the address family of --server fd00::2"),
+        ("--server fd00::2 --source fd00::/64", 1, "lies in the range of --source"),
+        ("--server fd00::2 --server [fd00::3]:80 --source fd00::1:0/112", 1, "of each address family"),
+        ("--server fd00::2 --source 198.18.1.0/24 --source fd00::1:0/112", 1, "of each address family"),
+        ("--server 198.18.0.2:x --source 198.18.1.0/24", 2, "[fd00::2]:80"),
+        ("--server [fd00::2] --source fd00::1:0/7", 2, "fd00::1:0/112"),
+    ] {
+        let sound = trace("link-ethernet.pcap");
+        let live = [&sound, "--live", "--interface", "lo"].into_iter().chain(words.split(' '));
+        let output = replay(&live.collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(code), "{words}: {}", text(&output));
+        assert!(text(&output).contains(says), "{words}: {}", text(&output));
     }
 }
 

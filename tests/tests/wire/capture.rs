@@ -8,6 +8,7 @@ use khamsin_tests::bed::CLIENT_LINK;
 use khamsin_tests::server::Server;
 use khamsin_tools::replay::judge::judge;
 use khamsin_tools::replay::live::Wire;
+use khamsin_tools::replay::mapping::Sides;
 use khamsin_tools::replay::reader::Bounds;
 use khamsin_tools::replay::report::report;
 use khamsin_tools::replay::server::Against;
@@ -129,21 +130,27 @@ fn capture_replays(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// A recorded request, played by many clients on the wire, against khamsin's stack and against the kernel's.
+/// A recorded request, played by many clients on the wire over IPv4 and IPv6, against khamsin's stack and against the kernel's.
 fn replay_live(scene: &mut Scene) -> Result<()> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("traces/link-ethernet.pcap");
-    let server = scene.rung.v4().parse()?;
+    let v4 = Sides { server: scene.rung.v4().parse()?, port: None, first: "198.18.0.64".parse()?, count: 62 };
+    let v6 = Sides { server: scene.rung.v6().parse()?, port: None, first: "fd00:18::1:1".parse()?, count: 20 };
     let played = scene.bed.client().enter(move || -> Result<()> {
         let trace = Trace::read(&path, &Bounds::default())?;
         let plans = Plans::new(&trace.flows);
         let interface = CLIENT_LINK.to_owned();
-        let source = ("198.18.0.64".parse()?, 62);
-        let wire = Wire { interface, server, port: None, source, mac: None, limit: Duration::from_secs(30) };
-        for (fast, speed, copies, rounds) in [(false, 0.5, 30, 2), (true, 1.0, 40, 1), (false, 4.0, 1, 3)] {
-            let order = Order { fast, speed, copies, rounds, live: Some(wire.clone()), ..Order::default() };
+        let wire = |sides| Wire { interface: interface.clone(), sides, mac: None, limit: Duration::from_secs(30) };
+        for (sides, fast, speed, copies, rounds) in [
+            (vec![v4, v6], false, 0.5, 30, 2),
+            (vec![v4], true, 1.0, 40, 1),
+            (vec![v6], true, 1.0, 40, 1),
+            (vec![v6, v4], false, 4.0, 1, 3),
+        ] {
+            let clients = copies * rounds * sides.len();
+            let order = Order { fast, speed, copies, rounds, live: Some(wire(sides)), ..Order::default() };
             let outcome = replay(&trace.flows, &plans, &order)?;
             let (table, same) = report(&outcome, Against::Sink);
-            ensure!(same && outcome.clients.len() == copies * rounds, "{table}");
+            ensure!(same && outcome.clients.len() == clients, "{table}");
             for (client, _) in &outcome.clients {
                 let verdict = judge(client, Against::Sink);
                 ensure!(verdict.open && verdict.sent == 27 && verdict.accepted == 27, "{table}");

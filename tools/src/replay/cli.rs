@@ -2,6 +2,7 @@
 
 use super::list::list;
 use super::live::{self, Wire};
+use super::mapping::Sides;
 use super::pcapng::Writer;
 use super::reader::Bounds;
 use super::report::report;
@@ -16,7 +17,7 @@ use khamsin::output::{self, note, say};
 use khamsin_drivers::capture::create;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,19 +91,19 @@ pub struct Cli {
     #[arg(long, value_name = "OUT.pcapng", conflicts_with = "list")]
     write: Option<PathBuf>,
 
-    /// Play the clients on a wire, against the server that is there; IPv4 only
+    /// Play the clients on a wire, against the servers that are there
     #[arg(long, requires_all = ["interface", "server", "source"], conflicts_with_all = ["list", "write", "app"])]
     live: bool,
     /// The interface that frames go through
     #[arg(long, value_name = "IF", requires = "live", help_heading = "Live")]
     interface: Option<String>,
-    /// The server, with a port if all flows are to go to that one
+    /// The server, with a port if all flows are to go to that one; once for IPv4 and once for IPv6
     #[arg(long, value_name = "IP[:PORT]", requires = "live", value_parser = end, help_heading = "Live")]
-    server: Option<(Ipv4Addr, Option<u16>)>,
-    /// Addresses of the clients, which nobody may have, such as 198.18.0.64/26
+    server: Vec<(IpAddr, Option<u16>)>,
+    /// Addresses of the clients, which nobody may have, such as 198.18.0.64/26; once for IPv4 and once for IPv6
     #[arg(long, value_name = "IP/LEN", requires = "live", value_parser = range, help_heading = "Live")]
-    source: Option<(Ipv4Addr, u32)>,
-    /// MAC address of the server or router [default: asked for by ARP]
+    source: Vec<Range>,
+    /// MAC address of the server or router [default: asked for by ARP and neighbour discovery]
     #[arg(long, value_name = "MAC", requires = "live", value_parser = mac, help_heading = "Live")]
     mac: Option<[u8; 6]>,
     /// Longest that it may take, seconds
@@ -110,25 +111,40 @@ pub struct Cli {
     seconds: u64,
 }
 
-fn end(text: &str) -> Result<(Ipv4Addr, Option<u16>), String> {
-    let parsed = match text.split_once(':') {
-        Some((ip, port)) => ip.parse().ok().zip(port.parse().ok().map(Some)),
-        None => text.parse().ok().map(|ip| (ip, None)),
-    };
-    parsed.ok_or_else(|| "must be an IPv4 address such as 198.18.0.2, or one with a port".to_owned())
+/// An address, or one with a port; IPv6 with a port stands in brackets.
+fn end(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    let with_port = text.parse().map(|end: SocketAddr| (end.ip(), Some(end.port())));
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    with_port.or_else(|_| bare.parse().map(|ip| (ip, None))).map_err(|_| {
+        "must be an IP address such as 198.18.0.2 or fd00::2, or one with a port such as 198.18.0.2:80 or [fd00::2]:80".to_owned()
+    })
 }
 
-fn range(text: &str) -> Result<(Ipv4Addr, u32), String> {
-    let wrong = || "must be a range such as 198.18.0.64/26, from /15 on".to_owned();
+/// The first of some addresses, and how many there are.
+type Range = (IpAddr, u32);
+
+fn range(text: &str) -> Result<Range, String> {
+    let wrong = || "must be a range such as 198.18.0.64/26, from /15 on, or fd00::1:0/112".to_owned();
     let (ip, len) = text.split_once('/').ok_or_else(wrong)?;
-    let (ip, len): (Ipv4Addr, u32) = (ip.parse().map_err(|_| wrong())?, len.parse().map_err(|_| wrong())?);
-    // The first and last address of a network are nobody's.
-    match len {
-        15..=30 => Ok((Ipv4Addr::from((u32::from(ip) & (u32::MAX << (32 - len))) + 1), (1 << (32 - len)) - 2)),
-        31 | 32 => Ok((ip, 1)),
+    let (ip, len): (IpAddr, u32) = (ip.parse().map_err(|_| wrong())?, len.parse().map_err(|_| wrong())?);
+    // The first address of a network is nobody's or every router's, and the last of an IPv4 one is everybody's.
+    match (ip, len) {
+        (IpAddr::V4(ip), 15..=30) => {
+            let first = Ipv4Addr::from((u32::from(ip) & (u32::MAX << (32 - len))) + 1);
+            Ok((first.into(), (1 << (32 - len)) - 2))
+        }
+        (_, 31 | 32) if ip.is_ipv4() => Ok((ip, 1)),
+        (IpAddr::V6(ip), 8..=126) => {
+            let first = Ipv6Addr::from((u128::from(ip) & (u128::MAX << (128 - len))) + 1);
+            Ok((first.into(), ((1_u128 << (128 - len)) - 1).min(SOURCES_MAX) as u32))
+        }
+        (IpAddr::V6(_), 127 | 128) => Ok((ip, 1)),
         _ => Err(wrong()),
     }
 }
+
+/// Addresses of clients that are used at most: as many as an IPv4 range may have.
+const SOURCES_MAX: u128 = 1 << 17;
 
 fn mac(text: &str) -> Result<[u8; 6], String> {
     live::parse_mac(text).map_err(|error| error.to_string())
@@ -245,19 +261,29 @@ impl Cli {
             only: self.only,
             record: self.write.is_some(),
             site: self.root.as_ref().map(site).transpose()?.map(|(site, _)| site),
-            live: self.wire(),
+            live: self.wire()?,
         })
     }
 
-    fn wire(&self) -> Option<Wire> {
-        let (server, port) = self.server?;
-        Some(Wire {
-            interface: self.interface.clone()?,
-            server,
-            port,
-            source: self.source?,
-            mac: self.mac,
-            limit: Duration::from_secs(self.seconds),
-        })
+    fn wire(&self) -> Result<Option<Wire>> {
+        let Some(interface) = self.interface.clone() else { return Ok(None) };
+        let sides = self.server.iter().map(|server| self.sides(*server)).collect::<Result<Vec<Sides>>>()?;
+        let one = |v4: bool| sides.iter().filter(|sides| sides.server.is_ipv4() == v4).count() <= 1;
+        if sides.len() < self.source.len() || !one(true) || !one(false) {
+            bail!("--live wants one --server and one --source of each address family, and there are more");
+        }
+        Ok(Some(Wire { interface, sides, mac: self.mac, limit: Duration::from_secs(self.seconds) }))
+    }
+
+    /// A server, and the clients' addresses of its family.
+    fn sides(&self, (server, port): (IpAddr, Option<u16>)) -> Result<Sides> {
+        let Some(&(first, count)) = self.source.iter().find(|(first, _)| first.is_ipv4() == server.is_ipv4()) else {
+            bail!("there is no --source of the address family of --server {server}; give one");
+        };
+        let sides = Sides { server, port, first, count };
+        if sides.holds(server) {
+            bail!("--server {server} lies in the range of --source; give clients addresses that nobody has");
+        }
+        Ok(sides)
     }
 }

@@ -1,18 +1,18 @@
 //! `--live`: the recorded clients on a wire, against whatever server is there.
-//!
-//! Frames go through libpcap's packet socket, from addresses that this machine's kernel does not own: it would reset what it
-//! does not know. ARP for them is answered here.
 
 use super::client::{Client, Manner};
-use super::mapping::Mapping;
+use super::flow::Flow;
+use super::mapping::{Mapping, Sides};
+use super::plan::Plan;
+use super::port::{PAUSE, Port};
 use super::world::{Chosen, Order, Outcome};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use khamsin::output::note;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::sim::client::{Packet, parse_partial};
 use khamsin_stack::Counters;
-use pcap::{Active, Capture};
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -21,116 +21,50 @@ use std::time::Duration;
 pub struct Wire {
     /// The interface.
     pub interface: String,
-    /// The server, and its port where the recorded one is not to be used.
-    pub server: Ipv4Addr,
-    /// See there.
-    pub port: Option<u16>,
-    /// First address of the clients, and how many there are.
-    pub source: (Ipv4Addr, u32),
-    /// The server's or a router's; `None`: asked for by ARP.
+    /// Servers and clients, of one address family or of both.
+    pub sides: Vec<Sides>,
+    /// The servers' or a router's; `None`: asked for by ARP and neighbour discovery.
     pub mac: Option<[u8; 6]>,
     /// Whatever happens, it is over then.
     pub limit: Duration,
 }
 
-/// Frames taken from the interface in a row before clients are looked at again.
-const BURST: usize = 64;
-/// Sleep between two looks at the interface: libpcap's own wait has no end on Linux.
-const PAUSE: Duration = Duration::from_micros(200);
-/// How often a question is asked that nobody answers, a second apart.
-const ARP_TRIES: u32 = 3;
-
-/// The open interface.
-struct Port {
-    capture: Capture<Active>,
-    mac: [u8; 6],
-    /// Addresses that are answered for.
-    mine: HashSet<Ipv4Addr>,
-    frames: (u64, u64),
+impl Wire {
+    /// Why a flow is not played here.
+    pub(super) fn refuses(&self, flow: &Flow) -> Option<&'static str> {
+        let v4 = flow.client.is_ipv4();
+        let played = self.sides.iter().any(|sides| sides.server.is_ipv4() == v4);
+        (!played).then_some(match v4 {
+            true => "it is IPv4, and --server and --source name no IPv4 addresses; give those too",
+            false => "it is IPv6, and --server and --source name no IPv6 addresses; give those too",
+        })
+    }
 }
 
-impl Port {
-    fn open(wire: &Wire) -> Result<Port> {
-        let name = &wire.interface;
-        // Netlink, not /sys: the thread may live in another network namespace than the one that /sys was mounted in.
-        let link = khamsin_drivers::link::by_name(name)?;
-        if link.mac == [0; 6] && !link.loopback {
-            bail!("{name} is no Ethernet");
-        }
-        let mac = link.mac;
-        let refused = || format!("{name} cannot be opened for raw frames; run as root or with CAP_NET_RAW");
-        let capture = Capture::from_device(name.as_str()).with_context(refused)?;
-        let capture = capture.immediate_mode(true).promisc(true).snaplen(65_535);
-        let mut capture = capture.open().and_then(Capture::setnonblock).with_context(refused)?;
-        capture.filter(&format!("arp or (tcp and src host {})", wire.server), true).context("the filter")?;
-        Ok(Port { capture, mac, mine: HashSet::new(), frames: (0, 0) })
-    }
+/// Frames taken from the interface in a row before clients are looked at again.
+const BURST: usize = 64;
 
-    fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.frames.1 += 1;
-        self.capture.sendpacket(frame).context("a frame cannot be sent; is the interface up, and its MTU 1500?")
-    }
+/// One client before it is on the wire.
+struct Part<'t> {
+    flow: &'t Flow,
+    plan: &'t Plan,
+    ends: (SocketAddr, SocketAddr),
+    round: u64,
+}
 
-    /// The next frame of somebody else's, if there is one.
-    fn receive(&mut self) -> Result<Option<Vec<u8>>> {
-        match self.capture.next_packet() {
-            Ok(packet) => {
-                self.frames.0 += 1;
-                Ok(Some(packet.data.to_vec()))
-            }
-            Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => Ok(None),
-            Err(error) => Err(error).context("frames cannot be received"),
-        }
-    }
-
-    fn arp(&mut self, operation: u8, to: [u8; 6], from: Ipv4Addr, target: Ipv4Addr) -> Result<()> {
-        let asked = if operation == 1 { [0; 6] } else { to };
-        let frame = [
-            &to[..],
-            &self.mac,
-            &[8, 6, 0, 1, 8, 0, 6, 4, 0, operation],
-            &self.mac,
-            &from.octets(),
-            &asked,
-            &target.octets(),
-        ];
-        self.send(&frame.concat())
-    }
-
-    /// Answers a question for one of our addresses.
-    fn answer(&mut self, frame: &[u8]) -> Result<()> {
-        if let Ok(Packet::ArpRequest { sender, target }) = parse_partial(frame)
-            && self.mine.contains(&target)
-            && let Some(mac) = frame.get(6..12).and_then(|mac| <[u8; 6]>::try_from(mac).ok())
-        {
-            self.arp(2, mac, target, sender)?;
-        }
-        Ok(())
-    }
-
-    /// Asks who has `server`.
-    fn resolve(&mut self, from: Ipv4Addr, server: Ipv4Addr) -> Result<[u8; 6]> {
-        for _ in 0..ARP_TRIES {
-            self.arp(1, [0xff; 6], from, server)?;
-            let end = Clock.now().plus_micros(1_000_000);
-            while Clock.now() < end {
-                let Some(frame) = self.receive()? else {
-                    sleep(PAUSE);
-                    continue;
-                };
-                // A reply (RFC 826) of the server's.
-                if frame.get(12..14) == Some(&[8, 6])
-                    && frame.get(20..22) == Some(&[0, 2])
-                    && frame.get(28..32) == Some(&server.octets()[..])
-                    && let Some(mac) = frame.get(22..28).and_then(|mac| <[u8; 6]>::try_from(mac).ok())
-                {
-                    return Ok(mac);
-                }
-                self.answer(&frame)?;
+/// Who plays what.
+fn cast<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Vec<Part<'t>> {
+    let mut mapping = Mapping::on_wire(&wire.sides);
+    let mut parts = Vec::new();
+    for round in 0..order.rounds {
+        for copy in 0..order.copies {
+            for &(flow, plan) in chosen {
+                let ends = mapping.ends(flow, round * order.copies + copy);
+                parts.push(Part { flow, plan, ends, round: round as u64 });
             }
         }
-        bail!("nobody on the link answers for {server}; give the router's address with --mac if it is not on the link")
     }
+    parts
 }
 
 /// Plays the clients of `chosen`.
@@ -138,28 +72,32 @@ impl Port {
 /// # Errors
 /// The interface cannot be used, or nobody has the server's address.
 pub(super) fn play<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Result<Outcome<'t>> {
-    let mut port = Port::open(wire)?;
-    port.mine.insert(wire.source.0);
-    let server_mac = match wire.mac {
-        Some(mac) => mac,
-        None => port.resolve(wire.source.0, wire.server)?,
-    };
+    let parts = cast(chosen, order, wire);
+    let talks = |sides: &&Sides| parts.iter().any(|part| part.ends.1.ip() == sides.server);
+    let sides: Vec<Sides> = wire.sides.iter().filter(talks).copied().collect();
+    let mut port = Port::open(wire, &sides, parts.iter().map(|part| part.ends.0.ip()).collect())?;
+    let mut macs = HashMap::new();
+    for sides in &sides {
+        let mac = wire.mac.map_or_else(|| port.resolve(sides.server), Ok)?;
+        macs.insert(sides.server, mac);
+    }
     let began_us = Clock.now().micros() + 10_000;
-    let mut stage = Stage {
-        port,
-        server_mac,
-        clients: Vec::new(),
-        by_ends: HashMap::new(),
-        due: BTreeSet::new(),
-        dues: Vec::new(),
-    };
-    stage.enlist(chosen, order, wire, began_us);
+    let mut stage =
+        Stage { port, macs, clients: Vec::new(), by_ends: HashMap::new(), due: BTreeSet::new(), dues: Vec::new() };
+    stage.enlist(parts, order, super::world::round_us(chosen, order.speed), began_us);
     let end_us = began_us + wire.limit.as_micros() as u64;
     while !stage.due.is_empty() && Clock.now().micros() < end_us {
+        stage.port.speak()?;
         stage.act()?;
         stage.hear()?;
     }
     stage.farewell()?;
+    let missing = stage.port.missing();
+    if missing > 0 {
+        note(format_args!(
+            "khamsin-replay: {missing} frames came faster than they were taken, and were not heard; ask for fewer --flows"
+        ));
+    }
     let counters = Counters { rx_frames: stage.port.frames.1, tx_frames: stage.port.frames.0, ..Counters::default() };
     Ok(Outcome {
         clients: stage.clients.into_iter().map(|client| (client, None)).collect(),
@@ -172,7 +110,8 @@ pub(super) fn play<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Resul
 
 struct Stage<'t> {
     port: Port,
-    server_mac: [u8; 6],
+    /// Where each server is.
+    macs: HashMap<IpAddr, [u8; 6]>,
     clients: Vec<Client<'t>>,
     by_ends: HashMap<(SocketAddr, u16), usize>,
     due: BTreeSet<(u64, usize)>,
@@ -180,24 +119,14 @@ struct Stage<'t> {
 }
 
 impl<'t> Stage<'t> {
-    fn enlist(&mut self, chosen: &Chosen<'t>, order: &Order, wire: &Wire, began_us: u64) {
+    fn enlist(&mut self, parts: Vec<Part<'t>>, order: &Order, round_us: u64, began_us: u64) {
         let manner = Manner { fast: order.fast, speed: order.speed, scripted: false, live: true };
-        let mut mapping = Mapping::on_wire(SocketAddrV4::new(wire.server, wire.port.unwrap_or(0)), wire.source);
-        let round_us = super::world::round_us(chosen, order.speed);
-        for round in 0..order.rounds {
-            for copy in 0..order.copies {
-                for (flow, plan) in chosen {
-                    let ends = mapping.ends(flow, round * order.copies + copy);
-                    let client = Client::new(flow, plan, ends, began_us + round_us * round as u64, manner);
-                    if let IpAddr::V4(mine) = client.local.ip() {
-                        self.port.mine.insert(mine);
-                    }
-                    self.by_ends.insert((client.local, client.remote.port()), self.clients.len());
-                    self.clients.push(client);
-                    self.dues.push(None);
-                    self.reschedule(self.clients.len() - 1);
-                }
-            }
+        for Part { flow, plan, ends, round } in parts {
+            let client = Client::new(flow, plan, ends, began_us + round_us * round, manner);
+            self.by_ends.insert((client.local, client.remote.port()), self.clients.len());
+            self.clients.push(client);
+            self.dues.push(None);
+            self.reschedule(self.clients.len() - 1);
         }
     }
 
@@ -220,19 +149,19 @@ impl<'t> Stage<'t> {
             }
             let mut frames = Vec::new();
             let done = self.clients[index].act(now_us, &mut |frame| frames.push(frame));
-            self.send(frames)?;
+            self.send(index, frames)?;
             self.reschedule(index);
-            if done {
-                self.due.retain(|(_, other)| *other != index);
-                self.dues[index] = None;
+            if done && let Some(old) = self.dues[index].take() {
+                self.due.remove(&(old, index));
             }
         }
         Ok(())
     }
 
-    fn send(&mut self, frames: Vec<Vec<u8>>) -> Result<()> {
+    fn send(&mut self, index: usize, frames: Vec<Vec<u8>>) -> Result<()> {
+        let server = self.macs.get(&self.clients[index].remote.ip()).copied().unwrap_or_default();
         for mut frame in frames {
-            frame[..6].copy_from_slice(&self.server_mac);
+            frame[..6].copy_from_slice(&server);
             frame[6..12].copy_from_slice(&self.port.mac);
             self.port.send(&frame)?;
         }
@@ -264,9 +193,12 @@ impl<'t> Stage<'t> {
 
     /// Connections that the trace leaves open are reset: nobody would answer for them any more.
     fn farewell(&mut self) -> Result<()> {
-        let mut frames = Vec::new();
-        self.clients.iter().for_each(|client| client.farewell(&mut |frame| frames.push(frame)));
-        self.send(frames)
+        for index in 0..self.clients.len() {
+            let mut frames = Vec::new();
+            self.clients[index].farewell(&mut |frame| frames.push(frame));
+            self.send(index, frames)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::flow::Flow;
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The server's addresses.
 pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -14,63 +14,88 @@ const FIRST: u32 = 256;
 /// And there are so many of them: ports tell further ones apart.
 const COUNT: u32 = (1 << 17) - 2 * FIRST;
 
+/// Both sides of one address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sides {
+    /// The server.
+    pub server: IpAddr,
+    /// Its port, where the recorded ones are not to be used.
+    pub port: Option<u16>,
+    /// The first address of the clients.
+    pub first: IpAddr,
+    /// How many addresses they have; at least one.
+    pub count: u32,
+}
+
+impl Sides {
+    /// Whether `address` is one of the clients'.
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        let behind = match (address, self.first) {
+            (IpAddr::V4(address), IpAddr::V4(first)) => u128::from(u32::from(address).wrapping_sub(first.into())),
+            (IpAddr::V6(address), IpAddr::V6(first)) => u128::from(address).wrapping_sub(first.into()),
+            _ => return false,
+        };
+        behind < u128::from(self.count)
+    }
+
+    fn address(&self, number: u32) -> IpAddr {
+        let behind = number % self.count.max(1);
+        match self.first {
+            IpAddr::V4(first) => Ipv4Addr::from(u32::from(first).wrapping_add(behind)).into(),
+            IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(behind.into())).into(),
+        }
+    }
+}
+
 /// Gives out addresses: each recorded client, and each copy of it, has one of its own, and keeps its ports.
 pub struct Mapping {
     known: HashMap<(IpAddr, usize), u32>,
     taken: HashSet<(SocketAddr, u16)>,
     next: u32,
-    /// The server, and its port if all have the same.
-    server: (Ipv4Addr, Option<u16>),
-    /// First IPv4 address of the clients, and how many there are.
-    clients: (u32, u32),
+    v4: Sides,
+    v6: Sides,
 }
 
 impl Default for Mapping {
     fn default() -> Self {
-        let base = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-        Mapping::new((SERVER_V4, None), (base + FIRST, COUNT))
+        let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + FIRST);
+        let v6 = Ipv6Addr::from(u128::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0)) + u128::from(FIRST));
+        Mapping {
+            known: HashMap::new(),
+            taken: HashSet::new(),
+            next: 0,
+            v4: Sides { server: SERVER_V4.into(), port: None, first: v4.into(), count: COUNT },
+            v6: Sides { server: SERVER_V6.into(), port: None, first: v6.into(), count: COUNT },
+        }
     }
 }
 
 impl Mapping {
-    fn new(server: (Ipv4Addr, Option<u16>), clients: (u32, u32)) -> Mapping {
-        Mapping { known: HashMap::new(), taken: HashSet::new(), next: 0, server, clients }
-    }
-
-    /// Towards a real server, whose port is the recorded one where 0 is given, from addresses `source.1` in number.
-    pub fn on_wire(server: SocketAddrV4, source: (Ipv4Addr, u32)) -> Mapping {
-        let port = (server.port() != 0).then(|| server.port());
-        Mapping::new((*server.ip(), port), (source.0.into(), source.1.max(1)))
+    /// Towards real servers: one of each family that there are flows of.
+    pub fn on_wire(sides: &[Sides]) -> Mapping {
+        let mut mapping = Mapping::default();
+        for sides in sides {
+            *if sides.server.is_ipv4() { &mut mapping.v4 } else { &mut mapping.v6 } = *sides;
+        }
+        mapping
     }
 
     /// The client's end and the server's for one copy of a flow.
     pub fn ends(&mut self, flow: &Flow, copy: usize) -> (SocketAddr, SocketAddr) {
-        let v4 = flow.client.is_ipv4();
-        let port = self.server.1.unwrap_or(flow.server.port());
-        let server = if v4 { self.server.0.into() } else { SERVER_V6.into() };
+        let sides = if flow.client.is_ipv4() { self.v4 } else { self.v6 };
+        let port = sides.port.unwrap_or(flow.server.port());
         let next = &mut self.next;
         let number = *self.known.entry((flow.client.ip(), copy)).or_insert_with(|| bump(next));
-        let mut client = SocketAddr::new(self.address(v4, number), flow.client.port().max(1));
+        let mut client = SocketAddr::new(sides.address(number), flow.client.port().max(1));
         // The same ports were used again, or towards another server.
         while !self.taken.insert((client, port)) {
             let number = bump(&mut self.next);
-            client.set_ip(self.address(v4, number));
-            if self.next > self.clients.1 {
+            client.set_ip(sides.address(number));
+            if self.next > sides.count {
                 client.set_port(client.port().checked_add(1).unwrap_or(1024));
             }
         }
-        (client, SocketAddr::new(server, port))
-    }
-
-    fn address(&self, v4: bool, number: u32) -> IpAddr {
-        let (first, count) = self.clients;
-        match v4 {
-            true => IpAddr::V4(Ipv4Addr::from(first.wrapping_add(number % count))),
-            false => {
-                let net = u128::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0));
-                IpAddr::V6(Ipv6Addr::from(net + u128::from(FIRST + number % COUNT)))
-            }
-        }
+        (client, SocketAddr::new(sides.server, port))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod live;
 pub mod mapping;
 pub mod pcapng;
 pub mod plan;
+mod port;
 pub mod reader;
 pub mod report;
 pub mod segment;

@@ -119,9 +119,6 @@ impl Plans {
     }
 }
 
-/// Why a flow is not played on a wire.
-const NOT_ON_WIRE: &str = "it is IPv6, and --live plays IPv4 only; replay it without --live";
-
 /// Replays `flows`.
 ///
 /// # Errors
@@ -168,10 +165,11 @@ fn choose<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> (Chosen<'t>
         if order.only.is_some_and(|only| only != flow.number) {
             continue;
         }
-        match plan {
-            Ok(_) if order.live.is_some() && !flow.client.is_ipv4() => left_out.push((flow.number, NOT_ON_WIRE)),
-            Ok(plan) => chosen.push((flow, plan)),
-            Err(why) => left_out.push((flow.number, *why)),
+        let refused = order.live.as_ref().and_then(|wire| wire.refuses(flow));
+        match (plan, refused) {
+            (Ok(plan), None) => chosen.push((flow, plan)),
+            (Err(why), _) => left_out.push((flow.number, *why)),
+            (Ok(_), Some(why)) => left_out.push((flow.number, why)),
         }
     }
     (chosen, left_out)
