@@ -7,6 +7,7 @@ mod file;
 mod make;
 mod talk;
 
+use file::{PLAIN, pcap};
 use khamsin_tools::replay::list::list;
 use khamsin_tools::replay::pcapng::Writer;
 use khamsin_tools::replay::reader::Bounds;
@@ -18,6 +19,7 @@ use khamsin_tools::replay::world::{Order, Plans, replay};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use talk::Talk;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("traces")
@@ -196,4 +198,51 @@ fn bounds_hold() {
     let trace = Trace::read(&path, &Bounds { flows: 1, ..Bounds::default() }).unwrap();
     assert_eq!(trace.flows.len(), 1);
     assert!(trace.left_out > 5 && trace.troubles()[0].contains("further flows"));
+}
+
+/// Where nothing can be used, it is said why.
+#[test]
+fn a_trace_of_nothing_but_rubbish_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.pcap");
+    let mut shots = Talk::v4().syn().take();
+    shots[0].1.truncate(44);
+    fs::write(&path, pcap(PLAIN, 1, &shots)).unwrap();
+    let refused = Trace::read(&path, &Bounds::default()).unwrap_err().to_string();
+    assert!(refused.contains("1 packets and no TCP flow among them: packet 1 is left out"), "{refused}");
+}
+
+/// A small file may speak of more text than anybody wants to see made up.
+#[test]
+fn text_that_is_missing_is_made_up_only_so_far() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gaps.pcap");
+    let mut shots = Vec::new();
+    for flow in 0..80 {
+        let mut talk = Talk::new(&format!("192.0.2.1:{}", 40_000 + flow), "192.0.2.2:80");
+        talk.open();
+        for _ in 0..60 {
+            talk.up = talk.up.wrapping_add(1_000_000);
+            talk.up(b"x").ack(false);
+        }
+        shots.extend(talk.take());
+    }
+    fs::write(&path, pcap(PLAIN, 1, &shots)).unwrap();
+    let trace = Trace::read(&path, &Bounds::default()).unwrap();
+    let plans = Plans::new(&trace.flows);
+    let made: u64 = (0..80).filter_map(|flow| plans.of(flow)).map(|plan| plan.missing).sum();
+    assert!(made > 1 << 31 && made <= 4 << 30, "{made} bytes");
+}
+
+/// As many connections at the same time as were recorded.
+#[test]
+fn every_connection_has_its_place_in_the_stack() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.pcap");
+    fs::write(&path, pcap(PLAIN, 1, &Talk::v4().open().take())).unwrap();
+    let trace = Trace::read(&path, &Bounds::default()).unwrap();
+    let plans = Plans::new(&trace.flows);
+    let order = Order { copies: 17_000, ..Order::default() };
+    let (table, same) = report(&replay(&trace.flows, &plans, &order).unwrap(), Against::Scripted);
+    assert!(same, "{}", table.lines().last().unwrap_or_default());
 }

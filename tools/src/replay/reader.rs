@@ -72,13 +72,13 @@ pub enum OpenError {
         name: String,
     },
     /// There is nothing to do with it.
-    #[error("{path} holds {packets} packets and no TCP among them{damage}")]
+    #[error("{path} holds {packets} packets and no TCP flow among them{damage}")]
     NoTcp {
         /// The file.
         path: String,
         /// Packets read.
         packets: u64,
-        /// Why no more were read, with a comma in front.
+        /// Why no more were read or used, with a colon in front.
         damage: String,
     },
 }

@@ -75,7 +75,9 @@ impl Trace {
         trace.blame(fragments, &table);
         if trace.flows.is_empty() {
             let path = path.display().to_string();
-            let damage = trace.damage.map(|damage| format!(": {damage}")).unwrap_or_default();
+            // The end of the file before the first of what was left out.
+            let trouble = trace.damage.clone().or_else(|| trace.troubles().into_iter().next());
+            let damage = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
             return Err(OpenError::NoTcp { path, packets: trace.packets, damage });
         }
         Ok(trace)

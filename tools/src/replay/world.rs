@@ -33,8 +33,8 @@ const BUSY_MAX: u32 = 1_000_000;
 const CLIENTS_MAX: usize = 200_000;
 /// Up to so many clients a scripted server is given its turn when a word is due, and not when the stack's wheel turns.
 const PUNCTUAL_MAX: usize = 256;
-/// Connections that the stack holds at a time.
-const CONNECTIONS_MAX: usize = 16_384;
+/// Text of all flows that is missing in the trace and made up as zeros, bytes at most.
+const MISSING_ALL_MAX: u64 = 4 << 30;
 /// Bytes of the window's largest part that a connection may hold back: a block for each.
 const BLOCKS: (usize, usize) = (64, 256);
 
@@ -110,7 +110,13 @@ impl Plans {
     pub fn new(flows: &[Flow]) -> Plans {
         let timeline = Timeline::new(flows, SILENCE_US);
         let began = flows.iter().filter_map(|flow| flow.segments.first()).map(|s| s.at_ns).min().unwrap_or(0);
-        Plans(flows.iter().map(|flow| Plan::new(flow, &timeline)).collect(), began)
+        let mut missing = 0;
+        let plans = flows.iter().map(|flow| {
+            let plan = Plan::new(flow, &timeline)?;
+            missing += plan.missing;
+            if missing > MISSING_ALL_MAX { Err("more of the trace is missing than can be made up") } else { Ok(plan) }
+        });
+        Plans(plans.collect(), began)
     }
 
     /// The plan for a flow, by its index.
@@ -210,9 +216,11 @@ struct World<'t> {
 
 fn shard<'t>(chosen: &Chosen<'t>, clients: usize, queue: &SimQueue) -> Shard<Server<'t>, SimQueue> {
     let ports: BTreeSet<u16> = chosen.iter().map(|(flow, _)| flow.server.port()).collect();
-    let connections = clients.clamp(4, CONNECTIONS_MAX);
+    // All at once, should they have been recorded so.
+    let connections = clients.clamp(4, CLIENTS_MAX);
     let limits = Limits::for_connections(connections);
     let limits = Limits {
+        syn_backlog: connections.max(limits.syn_backlog),
         store_blocks: (connections * BLOCKS.0).clamp(256, limits.store_blocks.max(256)),
         hold_blocks: (connections * BLOCKS.1).clamp(2048, limits.hold_blocks.max(2048)),
         ..limits
