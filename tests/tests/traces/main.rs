@@ -176,6 +176,8 @@ fn pictures_show_what_is_in_a_flow() {
             assert!(shown.down.rtt.iter().chain(&shown.up.rtt).all(|(at, ms)| *at >= 0.0 && *ms >= 0.0), "{name}");
             let drawn = svg(name, &shown).unwrap();
             assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{name}");
+            let odd = svg("a\u{1}<b>&\"\u{1b}[0m.pcap", &shown).unwrap();
+            assert!(odd.contains("a\u{fffd}&lt;b&gt;&amp;") && !odd.contains(['\u{1}', '\u{1b}']), "{name}");
             if name == "trouble-loss.pcap" {
                 assert_eq!(shown.down.again.len(), 1);
                 assert!(drawn.contains("server, again"));

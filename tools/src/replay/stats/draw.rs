@@ -29,10 +29,12 @@ struct Line<'p> {
 /// The pictures cannot be drawn: a defect.
 pub fn svg(title: &str, pictures: &Pictures) -> Result<String> {
     let mut text = String::new();
+    // XML has no place for control characters, and the name of a file may have some.
+    let title: String = title.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
     {
         let root = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area();
         root.fill(&WHITE).map_err(drawing)?;
-        let root = root.titled(title, ("sans-serif", 18)).map_err(drawing)?;
+        let root = root.titled(&title, ("sans-serif", 18)).map_err(drawing)?;
         let areas = root.split_evenly((4, 1));
         let (up, down) = (&pictures.up, &pictures.down);
         let seconds = pictures.seconds;
@@ -94,7 +96,9 @@ fn chart(area: &Area<'_>, title: &str, seconds: f64, lines: &[Line<'_>]) -> Resu
     chart.configure_mesh().light_line_style(WHITE).x_labels(11).y_labels(7).x_desc("s").draw().map_err(drawing)?;
     for line in lines.iter().filter(|line| !line.points.is_empty()) {
         let colour = line.colour;
-        let points = thin(line.points);
+        // What lies far outside, such as text from before the stream began, would be further away than pixels count.
+        let inside = |(at, value): (f64, f64)| (at.clamp(0.0, seconds), value.clamp(0.0, top));
+        let points: Points = thin(line.points).into_iter().map(inside).collect();
         let series = match line.dots {
             true => chart.draw_series(points.into_iter().map(|point| Circle::new(point, 2, colour.filled()))),
             false => chart.draw_series(LineSeries::new(points, colour)),
@@ -109,4 +113,17 @@ fn chart(area: &Area<'_>, title: &str, seconds: f64, lines: &[Line<'_>]) -> Resu
         .border_style(GREY)
         .draw()
         .map_err(drawing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_far_outside_is_drawn_at_the_edge() {
+        let sequence = vec![(0.0, -4e12), (1e-4, 0.001), (1e30, 0.001)];
+        let up = Direction { sequence, ..Direction::default() };
+        let pictures = Pictures { up, down: Direction::default(), seconds: 1e-3 };
+        assert!(svg("far outside", &pictures).unwrap().contains("polyline"));
+    }
 }
