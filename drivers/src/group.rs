@@ -110,6 +110,13 @@ impl<Q: Queue + AsFd> Queue for Group<Q> {
         }
     }
 
+    #[inline]
+    fn on_turn(&mut self, now: Instant) {
+        for queue in &mut self.queues {
+            queue.on_turn(now);
+        }
+    }
+
     /// Takes one queue's burst and, as long as there is room, the next one's. The first queue is another each time, so
     /// that a busy one does not starve the rest.
     #[inline]
@@ -201,6 +208,7 @@ impl<Q: Queue + AsFd> Queue for Group<Q> {
             tx_frames: a.tx_frames + b.tx_frames,
             tx_bytes: a.tx_bytes + b.tx_bytes,
             rx_dropped: a.rx_dropped + b.rx_dropped,
+            rx_syns_refused: a.rx_syns_refused + b.rx_syns_refused,
             rx_ring_starved: a.rx_ring_starved + b.rx_ring_starved,
             invalid_descs: a.invalid_descs + b.invalid_descs,
             tx_exhausted: a.tx_exhausted + b.tx_exhausted,

@@ -4,6 +4,7 @@
 //! a turn is `begin`, then any mix of `rx_burst`, `alloc_tx`, `tx` and `release`, then `end`: implementations reap
 //! completions in `begin`, and publish, refill and kick once in `end`.
 
+use crate::Instant;
 use core::time::Duration;
 
 /// Frames that one call of [`Queue::rx_burst`] takes at most.
@@ -85,6 +86,9 @@ pub struct QueueStats {
     pub tx_bytes: u64,
     /// Frames that the kernel dropped because we were late or the frame did not fit.
     pub rx_dropped: u64,
+    /// SYNs dropped before they cost anything, because more frames wait already than are dealt with in good time. Their senders
+    /// try again.
+    pub rx_syns_refused: u64,
     /// Times the kernel found the fill ring (or the receive ring) without room.
     pub rx_ring_starved: u64,
     /// Descriptors that the kernel refused.
@@ -104,6 +108,12 @@ pub trait Queue {
 
     /// Opens a turn: reaps completions so that [`alloc_tx`](Self::alloc_tx) can give their buffers out again.
     fn begin(&mut self);
+
+    /// The time of the turn that was just opened: for a queue that lets no more new connections in than are served in good
+    /// time, and has no clock.
+    fn on_turn(&mut self, now: Instant) {
+        let _ = now;
+    }
 
     /// Appends at most `limit` (itself at most [`BURST`]) received frames to `burst` and returns how many.
     /// `burst` has room for them: the caller keeps its capacity, so that nothing is allocated here.

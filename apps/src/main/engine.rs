@@ -134,6 +134,7 @@ impl<Q: Queue> Engine for OwnStack<Q> {
         let (frames, bytes) = self.queue.taken();
         let lost = [
             ("queue_rx_dropped", stats.rx_dropped),
+            ("queue_rx_syns_refused", stats.rx_syns_refused),
             ("queue_rx_ring_starved", stats.rx_ring_starved),
             ("queue_tx_errors", stats.tx_errors),
             ("queue_kicks", stats.kicks),

@@ -13,7 +13,7 @@ pub(super) struct Insn {
     immediate: i32,
 }
 
-/// A register, `r0` to `r9`.
+/// A register, `r0` to `r9`; `r10` is the frame pointer of the program's stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Reg(pub(super) u8);
 
@@ -79,6 +79,21 @@ impl Assembler {
         self.emit(width as u8, to, base, offset, 0);
     }
 
+    /// `*(base + offset) = from`, the low 32 bits.
+    pub(super) fn store_word(&mut self, base: Reg, offset: i16, from: Reg) {
+        self.emit(0x63, base, from, offset, 0);
+    }
+
+    /// `*(base + offset) += value` of 32 bits, atomically.
+    pub(super) fn atomic_add_word(&mut self, base: Reg, offset: i16, value: Reg) {
+        self.emit(0xc3, base, value, offset, 0);
+    }
+
+    /// `*(base + offset) += value` of 64 bits, atomically.
+    pub(super) fn atomic_add_double(&mut self, base: Reg, offset: i16, value: Reg) {
+        self.emit(0xdb, base, value, offset, 0);
+    }
+
     pub(super) fn load_map(&mut self, to: Reg, map_fd: i32) {
         self.emit(0x18, to, Reg(PSEUDO_MAP_FD), 0, map_fd);
         self.emit(0, Reg(0), Reg(0), 0, 0);
@@ -96,6 +111,16 @@ impl Assembler {
     /// Jumps when the low 32 bits differ from `value`.
     pub(super) fn jump_ne(&mut self, reg: Reg, value: u32, label: Label) {
         self.branch(0x56, reg, Reg(0), value as i32, label);
+    }
+
+    /// Jumps when all 64 bits are 0: a null pointer.
+    pub(super) fn jump_null(&mut self, reg: Reg, label: Label) {
+        self.branch(0x15, reg, Reg(0), 0, label);
+    }
+
+    /// Jumps when the low 32 bits, signed, are at most `value`.
+    pub(super) fn jump_at_most(&mut self, reg: Reg, value: i32, label: Label) {
+        self.branch(0xd6, reg, Reg(0), value, label);
     }
 
     /// Jumps when `reg > other`, all 64 bits, unsigned.

@@ -1,11 +1,12 @@
 //! From a configuration to bound sockets behind an attached program.
 
+use super::admission::Admissions;
 use super::bpf;
 use super::device;
 use super::error::OpenError;
 use super::queue::XdpQueue;
 use super::socket::{Groups, Mapping, REGISTER, RingSizes, Socket};
-use super::steer::{self, Steering, XDP_PASS};
+use super::steer::{self, Maps, Steering, XDP_PASS};
 use super::supply::Supply;
 use super::{Config, CopyMode, Mode};
 use crate::link::{self, Link};
@@ -13,7 +14,7 @@ use core::time::Duration;
 use khamsin_stack::queue::BURST;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread::sleep;
 
 /// How long a queue or an interface that a former process held may take to become free (14-143 ms were seen).
@@ -40,6 +41,7 @@ pub struct Attachment {
     link: OwnedFd,
     program: OwnedFd,
     map: OwnedFd,
+    admissions: Admissions,
     steering: Steering,
     /// The driver is one that [`renew`](Attachment::renew) is for.
     forgets: bool,
@@ -53,7 +55,7 @@ impl Attachment {
     /// # Errors
     /// The steering asks for too much, or the kernel refuses the program. The former program stays.
     pub fn update(&mut self, steering: &Steering) -> Result<(), OpenError> {
-        let program = load(&self.interface, steering, &self.map)?;
+        let program = load(&self.interface, steering, &self.map, &self.admissions)?;
         self.groups.set(steering.groups()).map_err(|e| OpenError::system(&self.interface, JOIN, e))?;
         bpf::link_update(self.link.as_fd(), program.as_fd())
             .map_err(|e| OpenError::system(&self.interface, "replacing the XDP program", e))?;
@@ -102,15 +104,17 @@ pub fn open(config: &Config) -> Result<(Vec<XdpQueue>, Attachment), OpenError> {
     let chunk = device::chunk_size(&device)?;
     raise_memlock();
     let map = bpf::xskmap(device.rx_queues).map_err(|e| OpenError::system(&device.name, "making an XSKMAP", e))?;
-    let program = load(&device.name, &config.steering, &map)?;
+    let admissions = Admissions::new(device.rx_queues)
+        .map_err(|e| OpenError::system(&device.name, "making a map of what each queue lets in", e))?;
+    let program = load(&device.name, &config.steering, &map, &admissions)?;
     let link = attach(config, &device, &program)?;
     let mut groups = Groups::new(device.index).map_err(|e| OpenError::system(&device.name, JOIN, e))?;
     groups.set(config.steering.groups()).map_err(|e| OpenError::system(&device.name, JOIN, e))?;
     let (interface, steering) = (device.name.clone(), config.steering.clone());
     let forgets = config.mode == Mode::Native && device::forgets_program(&device);
-    let attachment = Attachment { interface, link, program, map, steering, forgets, groups };
+    let attachment = Attachment { interface, link, program, map, admissions, steering, forgets, groups };
     let queues = (0..device.rx_queues).map(|queue| {
-        let opened = queue_open(config, &device, chunk, queue)?;
+        let opened = queue_open(config, &device, chunk, queue, &attachment.admissions)?;
         bpf::xskmap_set(attachment.map.as_fd(), queue, opened.as_fd())
             .map_err(|e| OpenError::system(&device.name, "entering a socket into the XSKMAP", e))?;
         Ok(opened)
@@ -127,9 +131,14 @@ fn raise_memlock() {
     }
 }
 
-fn load(interface: &str, steering: &Steering, map: &OwnedFd) -> Result<OwnedFd, OpenError> {
-    use std::os::fd::AsRawFd;
-    let code = steer::assemble(steering, map.as_raw_fd(), XDP_PASS)?;
+fn load(
+    interface: &str,
+    steering: &Steering,
+    sockets: &OwnedFd,
+    admissions: &Admissions,
+) -> Result<OwnedFd, OpenError> {
+    let maps = Maps { sockets: sockets.as_raw_fd(), admissions: admissions.raw_fd() };
+    let code = steer::assemble(steering, maps, XDP_PASS)?;
     bpf::load(&code).map_err(|e| match OpenError::system(interface, "loading an XDP program", e.errno) {
         OpenError::System { source, .. } => OpenError::Program { source, log: e.log },
         // The verifier says EACCES when it refuses; only without a word of its own is a privilege missing.
@@ -209,7 +218,13 @@ fn holder(interface: &str) -> (u32, Option<bpf::ProgramInfo>) {
     (id.unwrap_or_default(), id.and_then(|id| bpf::program_info(id).ok()))
 }
 
-fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<XdpQueue, OpenError> {
+fn queue_open(
+    config: &Config,
+    device: &Link,
+    chunk: u32,
+    queue: u32,
+    admissions: &Admissions,
+) -> Result<XdpQueue, OpenError> {
     let failed = |wanted| move |e| OpenError::system(&device.name, wanted, e);
     let socket = Socket::new().map_err(failed("opening an AF_XDP socket"))?;
     let frames = config.frames_per_queue.clamp(FRAMES_MIN, FRAMES_MAX).next_power_of_two();
@@ -221,6 +236,8 @@ fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<
         CopyMode::ZeroCopy => Supply::fixed(quarter),
         CopyMode::Copy => Supply::adaptive(quarter),
     };
+    let admission = admissions.of(queue);
+    admission.grant(supply.syns(0, u32::MAX));
     let mut umem = socket.umem(memory, chunk, sizes, supply).map_err(|(wanted, e)| match e {
         Errno::NOBUFS if wanted == REGISTER => {
             OpenError::LockedMemory { bytes, limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX) }
@@ -232,7 +249,7 @@ fn queue_open(config: &Config, device: &Link, chunk: u32, queue: u32) -> Result<
     // Before the bind: a zero-copy driver takes its first buffers then.
     umem.refill();
     bind(config, device, &socket, queue)?;
-    Ok(XdpQueue::new(umem, socket, device.name.clone(), queue, device::caps(device)))
+    Ok(XdpQueue::new(umem, socket, admission, device.name.clone(), queue, device::caps(device)))
 }
 
 fn bind(config: &Config, device: &Link, socket: &Socket, queue: u32) -> Result<(), OpenError> {

@@ -20,7 +20,10 @@ const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
+const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_XSKMAP: u32 = 17;
+/// `BPF_F_MMAPABLE`: Linux 5.5 and later.
+const F_MMAPABLE: u32 = 1 << 10;
 const PROG_TYPE_XDP: u32 = 6;
 /// `BPF_XDP`, the attach type.
 const ATTACH_XDP: u32 = 37;
@@ -64,6 +67,16 @@ unsafe fn bpf_fd<T>(command: libc::c_int, attr: &mut T) -> Result<OwnedFd, Errno
 
 /// An XSKMAP: from queue number to AF_XDP socket.
 pub(super) fn xskmap(queues: u32) -> Result<OwnedFd, Errno> {
+    map(MAP_TYPE_XSKMAP, 4, queues, 0)
+}
+
+/// An array of `entries` values of `value_size` bytes, zeroed, that mmap(2) on its descriptor shows.
+pub(super) fn shared_array(value_size: u32, entries: u32) -> Result<OwnedFd, Errno> {
+    map(MAP_TYPE_ARRAY, value_size, entries, F_MMAPABLE)
+}
+
+/// A map with keys of four bytes.
+fn map(map_type: u32, value_size: u32, max_entries: u32, flags: u32) -> Result<OwnedFd, Errno> {
     #[repr(C)]
     struct Attr {
         map_type: u32,
@@ -75,16 +88,8 @@ pub(super) fn xskmap(queues: u32) -> Result<OwnedFd, Errno> {
         numa_node: u32,
         name: [u8; 16],
     }
-    let mut attr = Attr {
-        map_type: MAP_TYPE_XSKMAP,
-        key_size: 4,
-        value_size: 4,
-        max_entries: queues,
-        flags: 0,
-        inner_map_fd: 0,
-        numa_node: 0,
-        name: name(),
-    };
+    let mut attr =
+        Attr { map_type, key_size: 4, value_size, max_entries, flags, inner_map_fd: 0, numa_node: 0, name: name() };
     // SAFETY: a prefix of the anonymous struct for BPF_MAP_CREATE, without addresses.
     unsafe { bpf_fd(MAP_CREATE, &mut attr) }
 }

@@ -4,13 +4,15 @@
 //! of the interface; each [`XdpQueue`] is a [`khamsin_stack::Queue`]. The program hangs on a bpf_link: it goes when the
 //! [`Attachment`] is dropped or the process dies.
 //!
-//! `unsafe` code is confined to the files ring.rs, umem.rs, socket.rs and bpf.rs of this module.
+//! `unsafe` code is confined to the files ring.rs, umem.rs, socket.rs, admission.rs and bpf.rs of this module.
 
+mod admission;
 mod asm;
 mod attach;
 mod bpf;
 mod device;
 mod error;
+mod pace;
 mod queue;
 mod ring;
 mod socket;

@@ -1,5 +1,7 @@
 //! One AF_XDP socket with its rings as a [`Queue`] of frames.
 
+use super::admission::Admission;
+use super::pace::Pace;
 use super::socket::{Mapping, Socket};
 use super::umem::{ChunkCounts, Received, Umem, UmemFrame};
 use crate::clock::Clock;
@@ -24,6 +26,8 @@ const REFUSALS_MAX: u32 = 64;
 pub struct XdpQueue {
     pub(super) umem: Umem<Mapping>,
     pub(super) socket: Socket,
+    admission: Admission,
+    pace: Pace,
     pub(super) interface: String,
     pub(super) queue: u32,
     pub(super) caps: Caps,
@@ -39,12 +43,21 @@ pub struct XdpQueue {
 }
 
 impl XdpQueue {
-    pub(super) fn new(umem: Umem<Mapping>, socket: Socket, interface: String, queue: u32, caps: Caps) -> Self {
+    pub(super) fn new(
+        umem: Umem<Mapping>,
+        socket: Socket,
+        admission: Admission,
+        interface: String,
+        queue: u32,
+        caps: Caps,
+    ) -> Self {
         let zero_copy = sockopt::xdp_options(&socket)
             .is_ok_and(|o| o.contains(rustix::net::xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY));
         XdpQueue {
             umem,
             socket,
+            admission,
+            pace: Pace::new(),
             interface,
             queue,
             caps,
@@ -161,8 +174,14 @@ impl Queue for XdpQueue {
     }
 
     #[inline]
+    fn on_turn(&mut self, now: Instant) {
+        self.pace.on_turn(now);
+    }
+
+    #[inline]
     fn rx_burst(&mut self, burst: &mut Vec<UmemFrame>, limit: usize) -> usize {
         let available = self.umem.rings.rx.available() as usize;
+        self.admission.grant(self.umem.supply.syns(available as u32, self.pace.frames_in_time()));
         if available == 0 {
             return 0;
         }
@@ -180,6 +199,7 @@ impl Queue for XdpQueue {
             }
         }
         self.umem.rings.rx.release();
+        self.pace.on_burst(frames);
         self.stats.rx_frames += frames as u64;
         self.stats.rx_bytes += bytes as u64;
         frames
@@ -260,6 +280,7 @@ impl Queue for XdpQueue {
     fn stats(&self) -> QueueStats {
         let mut stats = self.stats;
         stats.invalid_descs += self.umem.invalid;
+        stats.rx_syns_refused += self.admission.refused();
         if let Ok(kernel) = sockopt::xdp_statistics(&self.socket) {
             let ring_full = kernel.rx_ring_full.unwrap_or(0);
             stats.rx_dropped += kernel.rx_dropped + ring_full;

@@ -71,7 +71,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    fn ring(fd: BorrowedFd<'_>, len: usize, offset: u64) -> Result<Self, Errno> {
+    /// `len` bytes of what the kernel shows of a descriptor from `offset` on.
+    pub(super) fn shared(fd: BorrowedFd<'_>, len: usize, offset: u64) -> Result<Self, Errno> {
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
         let base =
@@ -176,7 +177,7 @@ impl Socket {
         // Kernels before 5.4 have no flags and no wakeup protocol.
         let flags = offset.flags.ok_or(Errno::NOTSUP)?;
         let len = offset.desc as usize + size as usize * size_of::<T>();
-        let mapping = Mapping::ring(self.as_fd(), len, page_offset)?;
+        let mapping = Mapping::shared(self.as_fd(), len, page_offset)?;
         for part in [offset.producer, offset.consumer, flags] {
             if part as usize + size_of::<AtomicU32>() > len || !part.is_multiple_of(align_of::<AtomicU32>() as u64) {
                 return Err(Errno::PROTO);

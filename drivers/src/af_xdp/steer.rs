@@ -3,7 +3,11 @@
 //! Only branches that are configured are emitted. Whatever the program does not know it passes to the kernel; what it
 //! knows it redirects to the socket of the queue that the frame came in on, and a queue without a socket passes it to the
 //! kernel too (the flags of `bpf_redirect_map` hold the action for that case).
+//!
+//! A SYN for us also needs the worker's leave ([`admission`](super::admission)). Where it takes more than a look to see that a
+//! segment is one, because of options or fragments, it goes to the worker as everything else does.
 
+use super::admission::{GRANTED, REFUSED};
 use super::asm::{Assembler, Insn, Label, Reg, Width};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use thiserror::Error;
@@ -60,7 +64,17 @@ pub enum SteerError {
 }
 
 /// Actions of an XDP program (`enum xdp_action`).
+pub(super) const XDP_DROP: i32 = 1;
 pub(super) const XDP_PASS: i32 = 2;
+
+/// Descriptors of the maps that a program uses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Maps {
+    /// The XSKMAP.
+    pub(super) sockets: i32,
+    /// What each queue lets in.
+    pub(super) admissions: i32,
+}
 
 const CONTEXT: Reg = Reg(6);
 /// Start of the header that is being looked at.
@@ -70,7 +84,16 @@ const DATA_END: Reg = Reg(8);
 const VALUE: Reg = Reg(5);
 const SCRATCH: Reg = Reg(4);
 const RESULT: Reg = Reg(0);
+/// End of the program's stack.
+const STACK: Reg = Reg(10);
 
+/// Of `struct xdp_md`.
+const RX_QUEUE_INDEX: i16 = 16;
+/// Flags of a TCP header.
+const SYN: u32 = 0x02;
+const SYN_ACK: i32 = 0x12;
+
+const MAP_LOOKUP_ELEM: i32 = 1;
 const REDIRECT_MAP: i32 = 51;
 const ETHERNET_LEN: i32 = 14;
 const VLAN_LEN: i32 = 4;
@@ -80,6 +103,8 @@ const IPV4_HEADER_WORDS: core::ops::RangeInclusive<u32> = 5..=15;
 const PROTO_ICMP: u32 = 1;
 const PROTO_TCP: u32 = 6;
 const PROTO_ICMPV6: u32 = 58;
+/// "More fragments" and the offset, of an IPv4 header.
+const FRAGMENT: u16 = 0x3fff;
 /// Hop-by-hop options, routing, fragment, destination options: what may stand before TCP or ICMPv6.
 const EXTENSION_HEADERS: [u32; 4] = [0, 43, 44, 60];
 
@@ -92,20 +117,22 @@ struct Program {
     asm: Assembler,
     pass: Label,
     redirect: Label,
+    /// `HEADER` is at the TCP header of a segment for us.
+    segment: Label,
 }
 
-/// The program for `steering`, redirecting into the XSKMAP `map_fd`. `fallback` is the action for queues without a socket:
+/// The program for `steering` with these maps. `fallback` is the action for queues without a socket:
 /// [`XDP_PASS`], but for tests.
-pub(super) fn assemble(steering: &Steering, map_fd: i32, fallback: i32) -> Result<Vec<Insn>, SteerError> {
+pub(super) fn assemble(steering: &Steering, maps: Maps, fallback: i32) -> Result<Vec<Insn>, SteerError> {
     check(steering)?;
     let mut asm = Assembler::default();
-    let (pass, redirect) = (asm.label(), asm.label());
-    let mut program = Program { asm, pass, redirect };
+    let (pass, redirect, segment) = (asm.label(), asm.label(), asm.label());
+    let mut program = Program { asm, pass, redirect, segment };
     match steering {
         Steering::Own { addresses } => program.own(addresses),
         Steering::Shared { ports } => program.shared(ports),
     }
-    program.end(map_fd, fallback);
+    program.end(maps, fallback);
     Ok(program.asm.finish())
 }
 
@@ -158,10 +185,19 @@ impl Program {
         self.load(Width::Word, 16);
         self.one_of_v4(addresses, ours);
         self.asm.place(ours);
+        let tcp = self.asm.label();
         self.load(Width::Byte, 9);
-        self.asm.jump_eq(VALUE, PROTO_TCP, self.redirect);
+        self.asm.jump_eq(VALUE, PROTO_TCP, tcp);
         self.asm.jump_eq(VALUE, PROTO_ICMP, self.redirect);
         self.asm.jump(self.pass);
+        self.asm.place(tcp);
+        self.load(Width::Byte, 0);
+        self.asm.jump_ne(VALUE, 0x45, self.redirect); // with options
+        self.load(Width::Half, 6);
+        self.asm.and_imm(VALUE, wire(FRAGMENT) as i32);
+        self.asm.jump_ne(VALUE, 0, self.redirect);
+        self.asm.add_imm(HEADER, 20);
+        self.asm.jump(self.segment);
     }
 
     /// ICMPv6, TCP and extension headers to us; solicitations and advertisements about us, wherever they are sent.
@@ -180,34 +216,47 @@ impl Program {
         self.one_of_v6(48, addresses, self.redirect);
         self.asm.jump(self.pass);
         self.asm.place(ours);
+        let tcp = self.asm.label();
         self.load(Width::Byte, 6);
-        for next in [PROTO_TCP, PROTO_ICMPV6].into_iter().chain(EXTENSION_HEADERS) {
+        self.asm.jump_eq(VALUE, PROTO_TCP, tcp);
+        for next in [PROTO_ICMPV6].into_iter().chain(EXTENSION_HEADERS) {
             self.asm.jump_eq(VALUE, next, self.redirect);
         }
         self.asm.jump(self.pass);
+        self.asm.place(tcp);
+        self.asm.add_imm(HEADER, IPV6_LEN);
+        self.asm.jump(self.segment);
     }
 
     fn shared(&mut self, ports: &[u16]) {
-        let (ipv4, ipv6, port) = (self.asm.label(), self.asm.label(), self.asm.label());
+        let (ipv4, ipv6, tcp, quoted) = (self.asm.label(), self.asm.label(), self.asm.label(), self.asm.label());
         self.ethernet();
         self.asm.jump_eq(VALUE, wire(0x0800), ipv4);
         self.asm.jump_eq(VALUE, wire(0x86dd), ipv6);
         self.asm.jump(self.pass);
         self.asm.place(ipv4);
-        self.shared_v4(port);
+        self.shared_v4(tcp, quoted);
         self.asm.place(ipv6);
-        self.shared_v6(port);
-        self.asm.place(port);
+        self.shared_v6(tcp, quoted);
+        self.asm.place(quoted);
         for p in ports {
             self.asm.jump_eq(VALUE, wire(*p), self.redirect);
         }
+        self.asm.jump(self.pass);
+        self.asm.place(tcp);
+        self.need(4);
+        self.load(Width::Half, 2);
+        for p in ports {
+            self.asm.jump_eq(VALUE, wire(*p), self.segment);
+        }
     }
 
-    fn shared_v4(&mut self, port: Label) {
-        let (tcp, error) = (self.asm.label(), self.asm.label());
+    /// Goes to `tcp` with `HEADER` at a TCP header, or to `quoted` with the source port of a quoted one in `VALUE`.
+    fn shared_v4(&mut self, tcp: Label, quoted: Label) {
+        let error = self.asm.label();
         self.need(20);
         self.load(Width::Half, 6);
-        self.asm.and_imm(VALUE, wire(0x3fff) as i32); // "more fragments" and the offset
+        self.asm.and_imm(VALUE, wire(FRAGMENT) as i32);
         self.asm.jump_ne(VALUE, 0, self.pass);
         self.asm.load(Width::Byte, Reg(1), HEADER, 9);
         self.skip_v4_header();
@@ -227,18 +276,15 @@ impl Program {
         self.skip_v4_header();
         self.need(4);
         self.load(Width::Half, 0);
-        self.asm.jump(port);
-        self.asm.place(tcp);
-        self.need(4);
-        self.load(Width::Half, 2);
-        self.asm.jump(port);
+        self.asm.jump(quoted);
     }
 
-    fn shared_v6(&mut self, port: Label) {
-        let (tcp, error) = (self.asm.label(), self.asm.label());
-        self.need(IPV6_LEN + 4);
+    /// As [`shared_v4`](Self::shared_v4).
+    fn shared_v6(&mut self, tcp: Label, quoted: Label) {
+        let (segment, error) = (self.asm.label(), self.asm.label());
+        self.need(IPV6_LEN);
         self.load(Width::Byte, 6);
-        self.asm.jump_eq(VALUE, PROTO_TCP, tcp);
+        self.asm.jump_eq(VALUE, PROTO_TCP, segment);
         self.asm.jump_ne(VALUE, PROTO_ICMPV6, self.pass);
         self.need(IPV6_LEN + 8 + IPV6_LEN + 4);
         self.load(Width::Byte, 40);
@@ -250,10 +296,10 @@ impl Program {
         self.load(Width::Byte, 40 + 8 + 6);
         self.asm.jump_ne(VALUE, PROTO_TCP, self.pass);
         self.load(Width::Half, 40 + 8 + 40);
-        self.asm.jump(port);
-        self.asm.place(tcp);
-        self.load(Width::Half, 40 + 2);
-        self.asm.jump(port);
+        self.asm.jump(quoted);
+        self.asm.place(segment);
+        self.asm.add_imm(HEADER, IPV6_LEN);
+        self.asm.jump(tcp);
     }
 
     /// Ends with the EtherType in `VALUE` and `HEADER` behind it, one 802.1Q tag skipped.
@@ -292,9 +338,14 @@ impl Program {
 
     /// Passes the frame unless `len` bytes from `HEADER` on are there.
     fn need(&mut self, len: i32) {
+        self.need_or(len, self.pass);
+    }
+
+    /// Goes to `short` unless `len` bytes from `HEADER` on are there.
+    fn need_or(&mut self, len: i32, short: Label) {
         self.asm.mov(SCRATCH, HEADER);
         self.asm.add_imm(SCRATCH, len);
-        self.asm.jump_gt(SCRATCH, DATA_END, self.pass);
+        self.asm.jump_gt(SCRATCH, DATA_END, short);
     }
 
     fn load(&mut self, width: Width, offset: i16) {
@@ -325,14 +376,43 @@ impl Program {
         }
     }
 
-    fn end(&mut self, map_fd: i32, fallback: i32) {
+    /// Takes a SYN, without ACK, off what the queue has been granted, or drops it; redirects everything else. What is too short
+    /// to be told is for the worker to count.
+    fn admit(&mut self, admissions: i32) {
+        let refuse = self.asm.label();
+        self.need_or(14, self.redirect);
+        self.load(Width::Byte, 13);
+        self.asm.and_imm(VALUE, SYN_ACK);
+        self.asm.jump_ne(VALUE, SYN, self.redirect);
+        self.asm.load(Width::Word, Reg(2), CONTEXT, RX_QUEUE_INDEX);
+        self.asm.store_word(STACK, -4, Reg(2));
+        self.asm.load_map(Reg(1), admissions);
+        self.asm.mov(Reg(2), STACK);
+        self.asm.add_imm(Reg(2), -4);
+        self.asm.call(MAP_LOOKUP_ELEM);
+        self.asm.jump_null(RESULT, self.redirect); // a queue of which nothing is known
+        self.asm.load(Width::Word, Reg(1), RESULT, GRANTED);
+        self.asm.jump_at_most(Reg(1), 0, refuse);
+        self.asm.mov_imm(Reg(1), -1);
+        self.asm.atomic_add_word(RESULT, GRANTED, Reg(1));
+        self.asm.jump(self.redirect);
+        self.asm.place(refuse);
+        self.asm.mov_imm(Reg(1), 1);
+        self.asm.atomic_add_double(RESULT, REFUSED, Reg(1));
+        self.asm.mov_imm(RESULT, XDP_DROP);
+        self.asm.exit();
+    }
+
+    fn end(&mut self, maps: Maps, fallback: i32) {
         debug_assert!(self.asm.used(self.pass) && self.asm.used(self.redirect), "no code is unreachable");
         self.asm.place(self.pass);
         self.asm.mov_imm(RESULT, XDP_PASS);
         self.asm.exit();
+        self.asm.place(self.segment);
+        self.admit(maps.admissions);
         self.asm.place(self.redirect);
-        self.asm.load_map(Reg(1), map_fd);
-        self.asm.load(Width::Word, Reg(2), CONTEXT, 16); // xdp_md.rx_queue_index
+        self.asm.load_map(Reg(1), maps.sockets);
+        self.asm.load(Width::Word, Reg(2), CONTEXT, RX_QUEUE_INDEX);
         self.asm.mov_imm(Reg(3), fallback);
         self.asm.call(REDIRECT_MAP);
         self.asm.exit();

@@ -1,6 +1,7 @@
 //! The steering program in the kernel's own interpreter, case by case (BPF_PROG_TEST_RUN; needs root).
 
 use super::*;
+use crate::af_xdp::admission::{Admission, Admissions};
 use crate::af_xdp::bpf;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -8,11 +9,20 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// fallback. XDP_TX stands out.
 const OURS: u32 = 3;
 const PASS: u32 = XDP_PASS as u32;
+const DROP: u32 = XDP_DROP as u32;
+/// For programs that never run.
+const MAPS: Maps = Maps { sockets: 0, admissions: 0 };
 
 struct Steer {
     program: OwnedFd,
+    /// Of queue 0, which is where frames come from here.
+    admission: Admission,
     _map: OwnedFd,
+    _admissions: Admissions,
 }
+
+/// SYNs that may pass at once here.
+const MOST: u32 = 1000;
 
 /// `None`, and a line that says why, where programs cannot be loaded.
 fn load(steering: &Steering) -> Option<Steer> {
@@ -23,9 +33,13 @@ fn load(steering: &Steering) -> Option<Steer> {
             return None;
         }
     };
-    let code = assemble(steering, map.as_raw_fd(), OURS as i32).unwrap();
+    let admissions = Admissions::new(4).unwrap();
+    let maps = Maps { sockets: map.as_raw_fd(), admissions: admissions.raw_fd() };
+    let code = assemble(steering, maps, OURS as i32).unwrap();
     let program = bpf::load(&code).unwrap_or_else(|e| panic!("{}: {}\n{}", code.len(), e.errno, e.log));
-    Some(Steer { program, _map: map })
+    let admission = admissions.of(0);
+    admission.grant(MOST);
+    Some(Steer { program, admission, _map: map, _admissions: admissions })
 }
 
 impl Steer {
@@ -232,6 +246,53 @@ fn shared_addresses_give_icmp_errors_about_our_ports() {
     }
 }
 
+/// A segment with these flags.
+fn flagged(flags: u8) -> Vec<u8> {
+    let mut segment = tcp(1000, 80);
+    segment[13] = flags;
+    segment
+}
+
+/// What [`admission`](super::super::admission) promises, on every way that a SYN can come.
+#[test]
+fn syns_beyond_the_grant_are_dropped_and_nothing_else() {
+    let own = Steering::Own { addresses: vec![V4.into(), V6.parse().unwrap()] };
+    for steering in [own, Steering::Shared { ports: vec![7, 80] }] {
+        let Some(steer) = load(&steering) else { return };
+        let mut refused = 0;
+        for family in [4, 6] {
+            let way = |segment: &[u8]| if family == 4 { v4(V4, 6, segment) } else { v6(V6, 6, segment) };
+            // SYN, and with the bits of ECN, of PSH and URG, of FIN: none has an ACK.
+            for syn in [0x02, 0xc2, 0x2a, 0x03] {
+                steer.check("within the grant", &way(&flagged(syn)), OURS);
+            }
+            // Each was checked under two VLAN tags as well.
+            let left = (0..=MOST).take_while(|_| steer.run(&way(&flagged(2))) == OURS).count() as u32;
+            assert_eq!((left, steer.admission.refused()), (MOST - 12, refused + 1));
+            for syn in [0x02, 0xc2, 0x2a, 0x03] {
+                steer.check("beyond the grant", &way(&flagged(syn)), DROP);
+            }
+            refused += 13;
+            assert_eq!(steer.admission.refused(), refused);
+            for other in [0x12, 0x10, 0x18, 0x11, 0x04, 0x14, 0x00, 0x52] {
+                steer.check("no SYN", &way(&flagged(other)), OURS);
+            }
+            steer.admission.grant(2);
+            let passed = (0..5).filter(|_| steer.run(&way(&flagged(2))) == OURS).count();
+            refused += 3;
+            assert_eq!((passed, steer.admission.refused()), (2, refused), "two more were granted");
+            steer.admission.grant(MOST);
+        }
+        // Not to us: the kernel's, grant or not.
+        (0..MOST).for_each(|_| assert_eq!(steer.run(&v4(V4, 6, &flagged(2))), OURS));
+        assert_eq!(steer.run(&v4(V4, 6, &flagged(2))), DROP);
+        steer.check("ssh", &v4(OTHER_V4, 6, &tcp(80, 22)), PASS);
+        let with_options = ethernet(0x0800, &ipv4(V4, 6, 1, 0, &flagged(2)));
+        let seen = if matches!(steering, Steering::Own { .. }) { OURS } else { DROP };
+        steer.check("a SYN behind IPv4 options", &with_options, seen);
+    }
+}
+
 #[test]
 fn the_largest_programs_load() {
     let ports = (0..STEERING_MAX as u16).map(|p| 1000 + p).collect();
@@ -252,21 +313,21 @@ fn the_largest_programs_load() {
 #[test]
 fn too_little_or_too_much_is_refused_with_a_sentence() {
     let addresses = |n: u16| Steering::Own { addresses: (0..n).map(|n| IpAddr::from([198, 19, 0, n as u8])).collect() };
-    assert_eq!(assemble(&addresses(0), 0, 2), Err(SteerError::Empty));
-    assert_eq!(assemble(&Steering::Shared { ports: vec![] }, 0, 2), Err(SteerError::Empty));
-    assert!(assemble(&addresses(64), 0, 2).is_ok());
-    let error = assemble(&addresses(65), 0, 2).unwrap_err();
+    assert_eq!(assemble(&addresses(0), MAPS, 2), Err(SteerError::Empty));
+    assert_eq!(assemble(&Steering::Shared { ports: vec![] }, MAPS, 2), Err(SteerError::Empty));
+    assert!(assemble(&addresses(64), MAPS, 2).is_ok());
+    let error = assemble(&addresses(65), MAPS, 2).unwrap_err();
     assert_eq!(error, SteerError::TooMany { what: "addresses", count: 65 });
     assert!(error.to_string().contains("65 addresses"));
 }
 
 #[test]
 fn only_what_is_configured_is_emitted() {
-    let length = |steering: Steering| assemble(&steering, 0, 2).unwrap().len();
+    let length = |steering: Steering| assemble(&steering, MAPS, 2).unwrap().len();
     let four = length(Steering::Own { addresses: vec![V4.into()] });
     let six = length(Steering::Own { addresses: vec![V6.parse().unwrap()] });
     let both = length(Steering::Own { addresses: vec![V4.into(), V6.parse().unwrap()] });
-    assert!(four < both && six < both && both < 100, "{four} {six} {both}");
+    assert!(four < both && six < both && both < 130, "{four} {six} {both}");
 }
 
 #[test]

@@ -42,6 +42,15 @@ impl Supply {
         self.target
     }
 
+    /// New connections that may come while `waiting` frames wait, if `in_time` are dealt with in good time: as many as make it
+    /// that, or three eighths of what can wait, so that the rest of it is for segments of those that have come already, of which
+    /// each brings a few; and one, whatever else there is to do. A thousand clients who all come at once, as those of load
+    /// generators do, are let in.
+    #[inline]
+    pub(super) fn syns(&self, waiting: u32, in_time: u32) -> u32 {
+        (self.most / 8 * 3).min(in_time).saturating_sub(waiting).max(1)
+    }
+
     /// A burst was found, and behind it all in all `waiting` frames.
     #[inline]
     pub(super) fn found(&mut self, waiting: u32) {
@@ -89,6 +98,13 @@ mod tests {
             assert_eq!(supply.target(), target);
             supply.found(1);
         }
+    }
+
+    #[test]
+    fn lets_in_what_there_is_room_for_and_always_one() {
+        let supply = Supply::adaptive(4096);
+        assert_eq!([0, 64, 1535, 1536, 4096].map(|waiting| supply.syns(waiting, 2000)), [1536, 1472, 1, 1, 1]);
+        assert_eq!([0, 64, 499, 500, 4096].map(|waiting| supply.syns(waiting, 500)), [500, 436, 1, 1, 1]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A queue with a tap on it.
 
 use super::ring::{Kind, Tap};
-use khamsin_stack::{Caps, CloseReason, FlowKey, Frame, Queue, QueueStats, TxOffload};
+use khamsin_stack::{Caps, CloseReason, FlowKey, Frame, Instant, Queue, QueueStats, TxOffload};
 use std::io;
 use std::time::Duration;
 
@@ -50,6 +50,11 @@ impl<Q: Queue> Queue for Tapped<Q> {
         if let Some(tap) = &mut self.tap {
             tap.begin();
         }
+    }
+
+    #[inline]
+    fn on_turn(&mut self, now: Instant) {
+        self.queue.on_turn(now);
     }
 
     #[inline]

@@ -241,3 +241,12 @@ pub(crate) fn udp(frame: &mut [u8], port: u16) {
     frame[36..38].copy_from_slice(&port.to_be_bytes());
     frame[38..40].copy_from_slice(&((len - 34) as u16).to_be_bytes());
 }
+
+/// Sends a SYN; nobody waits for an answer.
+pub(crate) fn connect_without_waiting(to: Ipv4Addr, port: u16) -> OwnedFd {
+    let flags = rustix::net::SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let begun = rustix::net::connect(&socket, &SocketAddrV4::new(to, port));
+    assert_eq!(begun, Err(rustix::io::Errno::INPROGRESS));
+    socket
+}

@@ -220,6 +220,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// Takes in a burst, serves what it touched and what is due, sends what is to be sent.
     pub fn turn(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> Turn {
         queue.begin();
+        queue.on_turn(now);
         let exhausted = self.world.counters.tx_exhausted;
         let mut burst = core::mem::take(&mut self.burst);
         let received = queue.rx_burst(&mut burst, BURST);

@@ -13,6 +13,7 @@ const UNSAFE_FILES: &[&str] = &[
     "drivers/src/af_packet/ring.rs",
     "drivers/src/af_packet/ring/tests.rs",
     "drivers/src/af_packet/socket.rs",
+    "drivers/src/af_xdp/admission.rs",
     "drivers/src/af_xdp/bpf.rs",
     "drivers/src/af_xdp/ring.rs",
     "drivers/src/af_xdp/socket.rs",
