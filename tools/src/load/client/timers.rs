@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 const WATCH_US: u32 = 20_000;
 /// First wait before something is sent again, microseconds; it doubles with each repetition.
 const RTO_US: u32 = 200_000;
+/// The same before a SYN is (RFC 6298 2.1, as Linux does): who is not let in does not knock five times a second.
+const SYN_RTO_US: u32 = 1_000_000;
 /// The wait doubles so often at most.
 const BACKOFF_MAX: u8 = 6;
 /// Longest an acknowledgement waits for a request to ride on, microseconds.
@@ -126,7 +128,8 @@ impl<Q: Queue> Client<Q> {
             self.send_reset(queue, id);
             return self.break_off(now, id, Trouble::Timeout, || format!("nothing came for {seconds} s"));
         }
-        if owes && silent_us >= (RTO_US << (connection.backoff + 1).min(BACKOFF_MAX)) - RTO_US {
+        let rto_us = if connection.state == State::Syn { SYN_RTO_US } else { RTO_US };
+        if owes && silent_us >= (rto_us << (connection.backoff + 1).min(BACKOFF_MAX)) - rto_us {
             connection.backoff = connection.backoff.saturating_add(1);
             connection.repeats = 0;
             connection.flags.clear(Flag::Repaired);
