@@ -91,7 +91,7 @@ pub(crate) enum Pace {
 pub(crate) struct Cell {
     pub(crate) case: Case,
     pub(crate) name: String,
-    /// Where it stands on the axis of its plot.
+    /// Where it stands on the axis of its plot; 0: nowhere.
     pub(crate) x: f64,
     pub(crate) billing: Billing,
     pub(crate) mtu: u32,
@@ -165,6 +165,12 @@ impl Cell {
         self.case != Case::Latency
     }
 
+    /// Whether receiving comes before the server on its core, as softirqs do, where a thread does it. Otherwise they take turns: so
+    /// a thread receives larger bursts, but frames are lost in front of it while an overloaded server has its turn.
+    pub(crate) fn receives_first(&self) -> bool {
+        self.case == Case::Overload
+    }
+
     /// Whom it compares.
     pub(crate) fn contenders(&self) -> impl Iterator<Item = Contender> {
         // Those that come to an overloaded server are not all held.
@@ -190,7 +196,7 @@ impl Cell {
                 .to_vec(),
             Case::Large => vec![Cell { connections: 16, ..Cell::new(case, "1 MB", "/mega") }],
             Case::Held => held(scale.held),
-            Case::Overload => [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0].map(overload).to_vec(),
+            Case::Overload => overloads(),
             Case::Clients => vec![Cell {
                 connections: 20_000,
                 pace: Pace::PerSecond(20_000.0),
@@ -264,16 +270,21 @@ fn held(most: u32) -> Vec<Cell> {
 }
 
 /// Every request has a connection of its own, and whoever gets no answer for a quarter of a second has gone. There are
-/// connections for all who come in that time at ten times what any of these servers can do on one core.
-fn overload(factor: f64) -> Cell {
-    pinned(Cell {
-        x: factor,
+/// connections for all who come in that time at ten times what any of these servers can do on one core. The curve has the
+/// receive work on the server's core, where whoever is refused has cost a receive there; beside it stands its end as billed by
+/// default, where it costs the client that, which then cannot ask as often.
+fn overloads() -> Vec<Cell> {
+    let of = |factor: f64, name: String| Cell {
         fresh: true,
         connections: 300_000,
         timeout_ms: 250,
         pace: Pace::OfOwn(factor),
-        ..Cell::new(Case::Overload, format!("{factor}x"), "/f512")
-    })
+        ..Cell::new(Case::Overload, name, "/f512")
+    };
+    let curve = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
+    let mut cells = curve.map(|f| pinned(Cell { x: f, ..of(f, format!("{f}x")) })).to_vec();
+    cells.push(of(10.0, "10x".to_owned()));
+    cells
 }
 
 #[cfg(test)]

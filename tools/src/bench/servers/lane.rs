@@ -24,6 +24,8 @@ pub(crate) struct Key {
     poll: Option<&'static str>,
     /// Runs before everything else on its core, not just before most.
     realtime: bool,
+    /// Receiving comes before it.
+    receives_first: bool,
     room: Room,
 }
 
@@ -41,6 +43,7 @@ impl Key {
             mtu: cell.mtu,
             poll: cell.poll,
             realtime: cell.realtime(),
+            receives_first: cell.receives_first(),
             room: cell.room,
         }
     }
@@ -70,10 +73,10 @@ impl Lane {
         let server = key.contender.start(&bed, root, key.room, key.poll.unwrap_or(&options.poll))?;
         let pids = server.pids()?;
         for pid in &pids {
-            pin(*pid, SERVER_CORE, key.realtime && !options.ordinary)?;
+            pin(*pid, SERVER_CORE, (key.realtime && !options.ordinary).then_some(REALTIME))?;
         }
         if key.billing == Billing::Pinned {
-            bill_to_server(key.contender, &bed, options)?;
+            bill_to_server(key, &bed, options)?;
         }
         let fresh = meter::look(&pids)?;
         Ok(Lane { key, bed, pids, base_resident: fresh.resident, fresh, peak_per_s: None, _server: server })
@@ -90,14 +93,14 @@ fn prepared_bed(key: Key) -> Result<Bed> {
     Ok(bed)
 }
 
-/// Keeps all threads of a process on one core, and before everything else there unless that is not wanted.
-fn pin(pid: u32, core: usize, realtime: bool) -> Result<()> {
+/// Keeps all threads of a process on one core, and with a real-time priority before everything else there.
+fn pin(pid: u32, core: usize, priority: Option<u32>) -> Result<()> {
     let mut command = Command::new("taskset");
     command.args(["-a", "-p", "-c", &core.to_string(), &pid.to_string()]);
     run(command, LIMIT)?.ok()?;
-    if realtime {
+    if let Some(priority) = priority {
         let mut command = Command::new("chrt");
-        command.args(["-a", "-r", "-p", &REALTIME.to_string(), &pid.to_string()]);
+        command.args(["-a", "-r", "-p", &priority.to_string(), &pid.to_string()]);
         run(command, LIMIT)?.ok()?;
     }
     Ok(())
@@ -113,9 +116,9 @@ pub(crate) fn client_words(realtime: bool) -> Vec<String> {
 }
 
 /// Has the server's core do the receive work of the server's end of the link.
-fn bill_to_server(contender: Contender, bed: &Bed, options: &ServersOptions) -> Result<()> {
+fn bill_to_server(key: Key, bed: &Bed, options: &ServersOptions) -> Result<()> {
     let shell = |line: String| bed.server.run("sh", &["-c", &line], LIMIT);
-    if contender.is_on_kernel_sockets() {
+    if key.contender.is_on_kernel_sockets() {
         let mask = 1u64 << SERVER_CORE;
         shell(format!("echo {mask:x} > /sys/class/net/{SERVER_LINK}/queues/rx-0/rps_cpus"))
             .context("have RPS do the receive work")?;
@@ -129,7 +132,8 @@ fn bill_to_server(contender: Contender, bed: &Bed, options: &ServersOptions) -> 
         Ok((!threads.is_empty()).then_some(threads))
     })?;
     // Those of other lanes stay where they are: all servers live on the same core.
-    threads.into_iter().try_for_each(|pid| pin(pid, SERVER_CORE, !options.ordinary))
+    let priority = REALTIME + u32::from(key.receives_first);
+    threads.into_iter().try_for_each(|pid| pin(pid, SERVER_CORE, (!options.ordinary).then_some(priority)))
 }
 
 /// The kernel's NAPI threads of links with our name.

@@ -75,7 +75,7 @@ fn series(report: &Report, case: &str, figure: &str, scale: f64) -> Series {
         let mut points: Vec<(f64, f64)> = report
             .firsts()
             .iter()
-            .filter(|f| f.case == case && f.contender == contender.name())
+            .filter(|f| f.case == case && f.contender == contender.name() && f.x > 0.0)
             .filter_map(|f| Some((f.x * scale, report.median(&f.id(), contender, figure)?)))
             .collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
