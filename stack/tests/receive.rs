@@ -87,6 +87,26 @@ fn every_hole_of_a_burst_is_told() {
     assert_eq!(std::iter::from_fn(|| w.next()).count(), 3 + 1);
 }
 
+/// The same where late segments fill the gaps of many ranges in one burst: each range that becomes one is told.
+#[test]
+fn every_hole_that_a_burst_fills_is_told() {
+    let mut w = mute();
+    let ranges: Vec<u32> = (0..12).map(|i| 101 + i * 100).collect();
+    for range in &ranges {
+        w.send(data(*range, 1, &[b'b'; 20]));
+        w.send(data(*range + 30, 1, &[b'b'; 20]));
+    }
+    while w.next().is_some() {}
+    for range in &ranges {
+        w.queue(&data(*range + 20, 1, &[b'b'; 10]));
+        // What goes on at the far end of all is the rest of the burst.
+        w.queue(&data(2001 + range, 1, &[b'b'; 100]));
+    }
+    w.turn();
+    let told: Vec<(u32, u32)> = std::iter::from_fn(|| w.next()).flat_map(|seg| sack_blocks(&seg)).collect();
+    assert!(ranges.iter().all(|&range| told.contains(&(range, range + 50))), "{told:?}");
+}
+
 #[test]
 fn a_peer_without_sack_is_told_nothing() {
     let mut w = World::new();

@@ -22,8 +22,8 @@ pub(super) struct Acks {
     /// When an acknowledgement that waits for data to ride on goes on its own.
     pub(super) deadline: Option<Instant>,
     now: bool,
-    /// There is a hole that no acknowledgement has told of.
-    hole: bool,
+    /// Text came behind a hole, elsewhere than the text before it, and no acknowledgement has told of it.
+    news: bool,
     /// Segments still acknowledged without delay.
     quick: u8,
     /// When new text last came.
@@ -80,22 +80,24 @@ impl Acks {
         self.now = true;
     }
 
-    /// Text came behind one hole more than the peer has been told of. A SACK option names three or four: where they wait for
-    /// the end of the turn, the peer never hears of some, and takes what we hold for lost.
-    pub(super) fn on_hole(&mut self) {
-        self.hole = true;
+    /// Text came behind a hole, elsewhere than the text before it: behind a new one, or into one that is thereby filled. A SACK
+    /// option names three or four ranges, those with the latest news: where more have some until the end of a turn, the peer
+    /// never hears of the first, and takes what we hold for lost. Text that goes on where the text before it ended is told
+    /// with it.
+    pub(super) fn on_news(&mut self) {
+        self.news = true;
     }
 
     /// One more that says the same; whether it is to go before anything else is looked at.
     pub(super) fn repeat(&mut self) -> bool {
         self.now = true;
         self.repeated = self.repeated.saturating_add(1);
-        self.repeated <= REPEATED || self.hole
+        self.repeated <= REPEATED || self.news
     }
 
     /// What we hold has been told.
     pub(super) fn on_report(&mut self) {
-        self.hole = false;
+        self.news = false;
     }
 
     #[inline]

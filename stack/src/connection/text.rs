@@ -174,8 +174,8 @@ impl<S> Connection<S> {
             let more = self.rx.held.insert(&mut world.hold, self.rx.fed, got.end, &text[done..]);
             got = Inserted { duplicate: got.duplicate.or(more.duplicate), ..more };
         }
-        if got.apart && at > self.rx.next && self.rx.sack_permitted() {
-            self.rx.acks.on_hole();
+        if got.elsewhere && at > self.rx.next && self.rx.sack_permitted() {
+            self.rx.acks.on_news();
         }
         if let Some((from, to)) = got.duplicate {
             world.counters.rx_duplicate += 1;

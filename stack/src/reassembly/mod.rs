@@ -39,8 +39,8 @@ pub struct Inserted {
     pub end: u64,
     /// The first part of it that was held before.
     pub duplicate: Option<(u64, u64)>,
-    /// It touches nothing that was held: one hole more.
-    pub apart: bool,
+    /// The range that it is in now is another than that of the news before: one hole more, or less.
+    pub elsewhere: bool,
     /// Why the rest is not held.
     pub refused: Option<Refused>,
 }
@@ -93,7 +93,7 @@ impl Reassembly {
         let end = (at + bytes.len() as u64).min(limit).max(at);
         let first = self.ranges(pool).partition_point(|range| range[1] < at);
         let touches = self.ranges(pool).get(first).is_some_and(|range| range[0] <= end);
-        let nothing = |refused| Inserted { end: at, duplicate: None, apart: false, refused };
+        let nothing = |refused| Inserted { end: at, duplicate: None, elsewhere: false, refused };
         if end == at {
             return nothing((!bytes.is_empty()).then_some(Refused::Memory));
         }
@@ -105,13 +105,12 @@ impl Reassembly {
             self.tracker = tracker;
         }
         let (reached, duplicate) = self.fill(pool, first, at, end, bytes);
-        if reached > at {
-            self.join(pool, first, at, reached);
-        } else if self.is_empty() {
+        let elsewhere = reached > at && self.join(pool, first, at, reached);
+        if self.is_empty() {
             pool.give_tracker(self.tracker);
         }
         let short = reached < at + bytes.len() as u64;
-        Inserted { end: reached, duplicate, apart: !touches && reached > at, refused: short.then_some(Refused::Memory) }
+        Inserted { end: reached, duplicate, elsewhere, refused: short.then_some(Refused::Memory) }
     }
 
     /// Copies what of `at..end` is not held, as far as there are blocks; returns how far everything is held then, and the
@@ -169,8 +168,9 @@ impl Reassembly {
         done
     }
 
-    /// Notes that `at..end` is held: one range with all that it touches, from number `first` on.
-    fn join(&mut self, pool: &mut HoldPool, first: usize, at: u64, end: u64) {
+    /// Notes that `at..end` is held: one range with all that it touches, from number `first` on. Says whether that range is
+    /// another than that of the news before.
+    fn join(&mut self, pool: &mut HoldPool, first: usize, at: u64, end: u64) -> bool {
         let n = usize::from(self.ranges);
         let ranges = pool.ranges_mut(self.tracker);
         let last = first + ranges[first..n].iter().take_while(|range| range[0] <= end).count();
@@ -183,20 +183,23 @@ impl Reassembly {
         }
         ranges[first] = joined;
         self.ranges = (n + 1 - (last - first)) as u16;
-        self.remember(pool, at, joined);
+        self.remember(pool, at, joined)
     }
 
-    /// `at`, inside `range`, is the latest news.
-    fn remember(&mut self, pool: &mut HoldPool, at: u64, range: [u64; 2]) {
+    /// `at`, inside `range`, is the latest news. Says whether those before it were of another range.
+    fn remember(&mut self, pool: &mut HoldPool, at: u64, range: [u64; 2]) -> bool {
         let recent = pool.recent_mut(self.tracker);
+        let inside = |old: u64| range[0] <= old && old < range[1];
+        let elsewhere = recent[0] == 0 || !inside(recent[0]);
         let mut news = at;
         for place in recent {
             let old = core::mem::replace(place, news);
-            if old == 0 || (range[0] <= old && old < range[1]) {
-                return;
+            if old == 0 || inside(old) {
+                break;
             }
             news = old;
         }
+        elsewhere
     }
 
     /// The ranges beyond stream offset `next` for a SACK option with room for `room` more (RFC 2018 4): the latest first,
