@@ -258,6 +258,13 @@ fn a_wrong_command_line_is_2_and_one_sentence() {
         (&["http", "--capture-filter", "tcp"], "--capture"),
         (&["http", "--backend", "epoll", "--capture", "x.pcapng"], "tcpdump"),
         (&["top"], "top"),
+        #[cfg(not(feature = "capture-filter"))]
+        (
+            &["http", "--backend", "tap", "--capture", "x.pcapng", "--capture-filter", "tcp port 80"],
+            "cargo build --release --features capture-filter",
+        ),
+        #[cfg(feature = "capture-filter")]
+        (&["http", "--backend", "tap", "--capture", "x.pcapng", "--capture-filter", "tcp prot 80"], "pcap-filter(7)"),
     ] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");

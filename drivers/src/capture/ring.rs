@@ -59,6 +59,8 @@ impl Header {
 pub struct Tallies {
     /// Frames that are missing from the file because the ring was full or the file could not be written.
     pub missed: AtomicU64,
+    /// Frames that found room in the ring.
+    pub taken: AtomicU64,
     /// Frames that the queue received.
     pub received: AtomicU64,
     /// Frames that the kernel dropped before the queue.
@@ -107,6 +109,7 @@ impl Tap {
     pub(super) fn frame(&mut self, kind: Kind, bytes: &[u8]) {
         if self.put(kind, &[bytes]) {
             self.taken = (self.taken.0 + 1, self.taken.1 + bytes.len() as u64);
+            self.tallies.taken.store(self.taken.0, Relaxed);
             return;
         }
         self.missed += 1;

@@ -230,6 +230,29 @@ fn a_fifo_needs_a_reader() {
     assert!(written.load(Relaxed) < 1000);
 }
 
+/// A reader that stays and stops reading holds up the writer, nobody else; in the end every frame has a place in the sum.
+#[test]
+fn a_fifo_whose_reader_stops_reading_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let _reader = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path).unwrap();
+    let filter: Filter = Box::new(|frame| frame.len() > 60);
+    let target = Target::create(&path, Some(("greater 61".into(), filter))).unwrap();
+    let (capture, taps) = target.start_with("eth0", &["worker 0".into()], 1 << 20).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    for _ in 0..1000 {
+        turn(&mut queue, &[vec![0; 1500], vec![0; 60]], &[]);
+    }
+    assert!(queue.missed() > 0, "3 MB, of which nobody takes more than a ring of 1 MiB holds");
+    let sum = capture.finish();
+    assert!(sum.stuck, "{sum:?}");
+    // Frames of 60 bytes that the writer has seen are not wanted.
+    let rejected = 2000 - sum.written - sum.missing;
+    assert!(sum.written < 100 && (1..=1000).contains(&rejected), "a pipe holds 64 KiB: {sum:?}");
+    assert_eq!(queue.taken().0 + queue.missed(), 2000);
+}
+
 #[test]
 fn without_a_tap_nothing_is_copied() {
     let mut queue = Tapped::new(Given(vec![vec![0; 60]]), None);

@@ -62,7 +62,9 @@ pub struct Capture {
     ended: Receiver<()>,
     pub(super) written: Arc<AtomicU64>,
     pub(super) lost: Arc<AtomicU64>,
-    missed: Vec<Arc<super::Tallies>>,
+    /// Frames that the filter did not accept.
+    rejected: Arc<AtomicU64>,
+    tallies: Vec<Arc<super::Tallies>>,
     path: PathBuf,
 }
 
@@ -102,7 +104,8 @@ impl Target {
         let (taps, sources): (Vec<_>, Vec<_>) = workers.iter().map(|_| ring::ring(bytes)).unzip();
         let stop = Arc::new(AtomicBool::new(false));
         let (written, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let missed = sources.iter().map(|s| s.tallies.clone()).collect();
+        let rejected = Arc::new(AtomicU64::new(0));
+        let tallies = sources.iter().map(|s| s.tallies.clone()).collect();
         let (told, ended) = channel();
         let writer = Writer {
             file,
@@ -114,12 +117,13 @@ impl Target {
             orphans: Vec::new(),
             written: written.clone(),
             lost: lost.clone(),
+            rejected: rejected.clone(),
             stamp_ns: 0,
         };
         let (path, stopped) = (self.path.clone(), stop.clone());
         let body = move || writer.run(&path, &stopped, &told);
         std::thread::Builder::new().name("khamsin-capture".into()).spawn(body).map_err(Error::Thread)?;
-        Ok((Capture { stop, ended, written, lost, missed, path: self.path.clone() }, taps))
+        Ok((Capture { stop, ended, written, lost, rejected, tallies, path: self.path.clone() }, taps))
     }
 }
 
@@ -140,17 +144,41 @@ pub fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-impl Drop for Capture {
-    fn drop(&mut self) {
+/// What has become of the frames of a capture that is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sum {
+    pub(super) written: u64,
+    /// Not in the file: it was slower than the link, or took no more.
+    pub(super) missing: u64,
+    /// The writer was still held up when nobody waited any longer.
+    pub(super) stuck: bool,
+}
+
+impl Capture {
+    /// Has the writer come to its end and waits for that, but not for ever.
+    pub(super) fn finish(&self) -> Sum {
         self.stop.store(true, Release);
         let ended = self.ended.recv_timeout(FLUSH_TIMEOUT);
-        let missed = self.missed.iter().map(|t| t.missed.load(Relaxed)).sum::<u64>() + self.lost.load(Relaxed);
-        let (path, written) = (self.path.display(), self.written.load(Relaxed));
-        if matches!(ended, Err(std::sync::mpsc::RecvTimeoutError::Timeout)) {
-            tracing::warn!("wanted to finish the capture, but {path} takes nothing more: its end is missing");
+        let stuck = matches!(ended, Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+        let all = |of: fn(&super::Tallies) -> &AtomicU64| self.tallies.iter().map(|t| of(t).load(Relaxed)).sum::<u64>();
+        let [written, lost, rejected] = [&self.written, &self.lost, &self.rejected].map(|n| n.load(Relaxed));
+        // What a writer that is held up has taken from the rings, or left there.
+        let left = if stuck { all(|t| &t.taken).saturating_sub(written + lost + rejected) } else { 0 };
+        Sum { written, missing: all(|t| &t.missed) + lost + left, stuck }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let (path, Sum { written, missing, stuck }) = (self.path.display(), self.finish());
+        if stuck {
+            tracing::warn!(
+                "wanted to finish the capture, but {path} takes nothing more: its end is missing; see who reads it, or \
+                 capture into a regular file"
+            );
         }
         tracing::info!(
-            "captured {written} frames into {path}; {missed} are missing because it was slower than the link, or full"
+            "captured {written} frames into {path}; {missing} are missing because it was slower than the link, or full"
         );
     }
 }
@@ -168,6 +196,7 @@ struct Writer {
     written: Arc<AtomicU64>,
     /// Frames that were taken from the rings, or lay there, when the file took no more.
     lost: Arc<AtomicU64>,
+    rejected: Arc<AtomicU64>,
     /// Of the last record.
     stamp_ns: u64,
 }
@@ -249,6 +278,7 @@ impl Writer {
             self.flows.saw(segment, received, head.stamp_ns, wanted);
         }
         if !wanted {
+            self.rejected.fetch_add(1, Relaxed);
             return Ok(());
         }
         self.accepted[interface] += 1;
