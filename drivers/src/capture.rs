@@ -8,8 +8,8 @@
 //!
 //! The format is that of draft-ietf-opsawg-pcapng; one interface description for each worker.
 
-mod file;
 mod flows;
+pub mod pcapng;
 mod ring;
 mod tapped;
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! The thread that empties the rings into the file.
 
-use super::file::{Packet, Pcapng};
 use super::flows::{Flows, segment};
+use super::pcapng::{About, Packet, Pcapng};
 use super::ring::{self, Header, Kind, Source, Tap, parse_ended};
 use khamsin_stack::FlowKey;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek};
+use std::io::{self, BufWriter, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -99,8 +99,14 @@ impl Target {
         if file.metadata().map_err(failed)?.is_file() {
             file.rewind().and_then(|()| file.set_len(0)).map_err(failed)?;
         }
-        let text = self.filter.as_ref().map(|f| f.0.as_str());
-        let file = Pcapng::new(file, interface, workers, text).map_err(failed)?;
+        let about = About {
+            program: concat!("khamsin ", env!("CARGO_PKG_VERSION")),
+            comment: None,
+            interface,
+            workers,
+            filter: self.filter.as_ref().map(|f| f.0.as_str()),
+        };
+        let file = Pcapng::new(BufWriter::new(file), &about).map_err(failed)?;
         let (taps, sources): (Vec<_>, Vec<_>) = workers.iter().map(|_| ring::ring(bytes)).unzip();
         let stop = Arc::new(AtomicBool::new(false));
         let (written, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -185,12 +191,12 @@ impl Drop for Capture {
 
 /// Everything that the thread has.
 struct Writer {
-    file: Pcapng,
+    file: Pcapng<BufWriter<File>>,
     sources: Vec<Source>,
     filter: Option<Arc<Mutex<Filter>>>,
     flows: Flows,
     /// The last frames, oldest first, and the flow of each.
-    held: VecDeque<(Packet, Option<FlowKey>)>,
+    held: VecDeque<(Packet<'static>, Option<FlowKey>)>,
     orphans: Vec<String>,
     accepted: Vec<u64>,
     written: Arc<AtomicU64>,
@@ -286,7 +292,7 @@ impl Writer {
             interface: interface as u32,
             received,
             stamp_ns: head.stamp_ns,
-            bytes,
+            bytes: bytes.into(),
             missed: head.missed,
             comments: std::mem::take(&mut self.orphans),
         };

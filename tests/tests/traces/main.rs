@@ -8,8 +8,8 @@ mod make;
 mod talk;
 
 use file::{PLAIN, pcap};
+use khamsin_drivers::capture::pcapng::{About, Packet, Pcapng};
 use khamsin_tools::replay::list::list;
-use khamsin_tools::replay::pcapng::Writer;
 use khamsin_tools::replay::reader::Bounds;
 use khamsin_tools::replay::report::report;
 use khamsin_tools::replay::server::Against;
@@ -122,11 +122,16 @@ fn a_conversation_under_load_replays_to_the_same_bytes() {
     assert_eq!(outcome.counters.accepted, 240);
 
     let second = folder.path().join("again.pcapng");
-    let mut writer = Writer::new(fs::File::create(&second).unwrap(), "test", "a comment").unwrap();
+    let workers = ["worker 0".to_owned()];
+    let about =
+        About { program: "test", comment: Some("a comment"), interface: "eth0", workers: &workers, filter: None };
+    let mut file = Pcapng::new(fs::File::create(&second).unwrap(), &about).unwrap();
     for shot in &outcome.shots {
-        writer.packet(shot.at_ns, shot.from_stack, &shot.bytes, Some("one more")).unwrap();
+        let (received, bytes) = (!shot.from_stack, (&shot.bytes[..]).into());
+        let comments = vec!["one more".to_owned()];
+        file.packet(&Packet { received, stamp_ns: shot.at_ns, bytes, comments, ..Packet::default() }).unwrap();
     }
-    writer.finish().unwrap();
+    file.flush().unwrap();
     let again = Trace::read(&second, &Bounds::default()).unwrap();
     assert_eq!((again.flows.len(), again.troubles()), (240, vec![]));
     let said: u64 = again.flows.iter().map(|flow| flow.down.bytes()).sum();

@@ -3,7 +3,6 @@
 use super::list::list;
 use super::live::{self, Wire};
 use super::mapping::Sides;
-use super::pcapng::Writer;
 use super::reader::Bounds;
 use super::report::report;
 use super::server::Against;
@@ -15,6 +14,8 @@ use clap::{Parser, Subcommand};
 use khamsin::http::{Loader, SiteConfig};
 use khamsin::output::{self, note, say};
 use khamsin_drivers::capture::create;
+use khamsin_drivers::capture::pcapng::{About, Packet, Pcapng};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -202,11 +203,19 @@ pub(super) fn unwritable(path: &Path, error: &io::Error) -> anyhow::Error {
 /// The conversation as a pcapng file.
 fn pcapng(out: impl Write, trace: &Path, shots: &[Shot]) -> io::Result<()> {
     let comment = format!("{} replayed against khamsin's stack in virtual time", trace.display());
-    let mut writer = Writer::new(BufWriter::new(out), "khamsin-replay", &comment)?;
+    let about = About {
+        program: concat!("khamsin-replay ", env!("CARGO_PKG_VERSION")),
+        comment: Some(&comment),
+        interface: "khamsin-replay",
+        workers: &["the server's side".to_owned()],
+        filter: None,
+    };
+    let mut file = Pcapng::new(BufWriter::new(out), &about)?;
     for shot in shots {
-        writer.packet(shot.at_ns, shot.from_stack, &shot.bytes, None)?;
+        let (received, bytes) = (!shot.from_stack, Cow::Borrowed(&*shot.bytes));
+        file.packet(&Packet { received, stamp_ns: shot.at_ns, bytes, ..Packet::default() })?;
     }
-    writer.finish()
+    file.flush()
 }
 
 /// Whether both name one file, links included.

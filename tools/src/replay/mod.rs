@@ -15,7 +15,6 @@ mod link;
 pub mod list;
 pub mod live;
 pub mod mapping;
-pub mod pcapng;
 pub mod plan;
 mod port;
 pub mod reader;

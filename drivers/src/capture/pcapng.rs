@@ -1,4 +1,5 @@
-//! The file: blocks of draft-ietf-opsawg-pcapng.
+//! pcapng files (draft-ietf-opsawg-pcapng): one section, Ethernet interfaces with nanoseconds, enhanced packets with their
+//! direction, statistics.
 
 use super::ring::Tallies;
 use pcap_file::pcapng::PcapNgWriter;
@@ -8,8 +9,7 @@ use pcap_file::pcapng::blocks::interface_statistics::{InterfaceStatisticsBlock, 
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::{DataLink, Endianness, PcapError};
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -24,39 +24,63 @@ const NANOSECONDS: u8 = 9;
 const FILTER_IS_TEXT: u8 = 0;
 
 /// A frame on its way into the file.
-pub(super) struct Packet {
-    pub(super) interface: u32,
-    pub(super) received: bool,
-    pub(super) stamp_ns: u64,
-    pub(super) bytes: Vec<u8>,
+#[derive(Clone, Debug, Default)]
+pub struct Packet<'a> {
+    /// The number of its interface, in the order of [`About::workers`].
+    pub interface: u32,
+    /// Inbound, for who listens there; otherwise outbound.
+    pub received: bool,
+    /// Nanoseconds since 1970, UTC.
+    pub stamp_ns: u64,
+    /// From the destination MAC on.
+    pub bytes: Cow<'a, [u8]>,
     /// Frames missing before it.
-    pub(super) missed: u64,
-    pub(super) comments: Vec<String>,
+    pub missed: u64,
+    /// What a reader shows beside it.
+    pub comments: Vec<String>,
+}
+
+/// What stands at the head of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The program that writes it, and its version.
+    pub program: &'a str,
+    /// On the whole of it.
+    pub comment: Option<&'a str>,
+    /// Where the frames were seen.
+    pub interface: &'a str,
+    /// Who saw them: an interface description for each.
+    pub workers: &'a [String],
+    /// An expression of pcap-filter(7) that all frames meet.
+    pub filter: Option<&'a str>,
 }
 
 /// An open pcapng file.
-pub(super) struct Pcapng(PcapNgWriter<BufWriter<File>>);
+pub struct Pcapng<W: Write>(PcapNgWriter<W>);
 
-impl Pcapng {
-    /// Writes the section header and one interface description for each of `workers`.
-    pub(super) fn new(file: File, interface: &str, workers: &[String], filter: Option<&str>) -> io::Result<Self> {
-        let program = concat!("khamsin ", env!("CARGO_PKG_VERSION"));
-        let section = SectionHeaderBlock {
+impl<W: Write> Pcapng<W> {
+    /// Writes the section header and one interface description for each worker. `out` had better be buffered.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(out: W, about: &About<'_>) -> io::Result<Self> {
+        let mut section = SectionHeaderBlock {
             endianness: Endianness::Little,
             options: vec![
                 SectionHeaderOption::OS(std::env::consts::OS.into()),
-                SectionHeaderOption::UserApplication(program.into()),
+                SectionHeaderOption::UserApplication(about.program.to_owned().into()),
             ],
             ..Default::default()
         };
-        let mut file = Pcapng(PcapNgWriter::with_section_header(BufWriter::new(file), section).map_err(io_error)?);
-        for worker in workers {
+        section.options.extend(about.comment.map(|comment| SectionHeaderOption::Comment(comment.to_owned().into())));
+        let mut file = Pcapng(PcapNgWriter::with_section_header(out, section).map_err(io_error)?);
+        for worker in about.workers {
             let mut options = vec![
-                InterfaceDescriptionOption::IfName(interface.to_owned().into()),
+                InterfaceDescriptionOption::IfName(about.interface.to_owned().into()),
                 InterfaceDescriptionOption::IfDescription(worker.clone().into()),
                 InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
             ];
-            if let Some(filter) = filter {
+            if let Some(filter) = about.filter {
                 let text: Vec<u8> = std::iter::once(FILTER_IS_TEXT).chain(filter.bytes()).collect();
                 options.push(InterfaceDescriptionOption::IfFilter(Cow::Owned(text)));
             }
@@ -67,7 +91,11 @@ impl Pcapng {
         Ok(file)
     }
 
-    pub(super) fn packet(&mut self, packet: &Packet) -> io::Result<()> {
+    /// Writes a frame.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let flags = if packet.received { INBOUND } else { OUTBOUND };
         let mut options = vec![EnhancedPacketOption::Flags(flags)];
         if packet.missed > 0 {
@@ -78,7 +106,7 @@ impl Pcapng {
             interface_id: packet.interface,
             timestamp: Duration::from_nanos(packet.stamp_ns),
             original_len: packet.bytes.len() as u32,
-            data: Cow::Borrowed(&packet.bytes),
+            data: Cow::Borrowed(&*packet.bytes),
             options,
         };
         self.0.write_pcapng_block(block).map(drop).map_err(io_error)
@@ -105,7 +133,11 @@ impl Pcapng {
         self.0.write_pcapng_block(block).map(drop).map_err(io_error)
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    /// Hands on what is buffered below.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn flush(&mut self) -> io::Result<()> {
         self.0.get_mut().flush()
     }
 }
