@@ -1,4 +1,7 @@
 //! How long a frame that comes now will wait for its turn.
+//!
+//! Measured over whole bursts alone, and only as long as one follows the other: how a turn with a few frames spends its time says
+//! little, and whoever has caught up has time for everybody, however long something once held him up.
 
 use core::time::Duration;
 use khamsin_stack::Instant;
@@ -8,12 +11,12 @@ use khamsin_stack::queue::BURST;
 /// wait as long each time: with this the whole takes tens of milliseconds where clients wait for hundreds. What comes in
 /// shorter bursts than this is no overload.
 const GOOD_TIME: Duration = Duration::from_millis(4);
-/// What a frame takes as long as nothing is known, nanoseconds.
+/// What a frame takes as far as nobody has measured it, nanoseconds.
 const FRAME_NS: u32 = 2_000;
 /// A new measurement moves the figure by one part in so many.
 const GAIN_SHIFT: u32 = 3;
 
-/// What a frame takes, measured over whole bursts: how a turn with a few frames spends its time says little.
+/// What a frame takes.
 pub(super) struct Pace {
     turn_at: Instant,
     /// The turn before this one took a whole burst.
@@ -35,6 +38,8 @@ impl Pace {
             let took_us = now.micros_since(self.turn_at).min(1_000_000) as i64;
             let frame_ns = took_us * 1000 / BURST as i64;
             self.frame_ns = (i64::from(self.frame_ns) + ((frame_ns - i64::from(self.frame_ns)) >> GAIN_SHIFT)) as u32;
+        } else {
+            self.frame_ns = FRAME_NS;
         }
         self.turn_at = now;
     }
@@ -79,5 +84,7 @@ mod tests {
         assert!(pace.frames_in_time() > 100_000);
         turns(&mut pace, BURST, 3_600_000_000);
         assert_eq!(pace.frames_in_time(), 0);
+        turns(&mut pace, 0, 10);
+        assert_eq!(pace.frames_in_time(), 2000, "it has caught up");
     }
 }
