@@ -14,7 +14,7 @@ mod ranges;
 mod stamps;
 
 use epoch::Epoch;
-pub(crate) use ranges::Ranges;
+pub use ranges::Ranges;
 
 /// A peer's end and ours.
 type Key = (SocketAddr, SocketAddr);

@@ -2,14 +2,14 @@
 
 /// Positions that have been seen, in ranges that do not touch. What lies before the first range's end is one piece.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ranges(Vec<(u64, u64)>);
+pub struct Ranges(Vec<(u64, u64)>);
 
 /// More pieces than this are only made by a peer that means harm; the last are forgotten then.
 const PIECES: usize = 4096;
 
 impl Ranges {
     /// Adds the positions from `from` to below `to`.
-    pub(crate) fn add(&mut self, from: u64, to: u64) {
+    pub fn add(&mut self, from: u64, to: u64) {
         if from >= to {
             return;
         }
@@ -25,7 +25,7 @@ impl Ranges {
     }
 
     /// The first position from `from` on that has not been seen.
-    pub(crate) fn end_from(&self, from: u64) -> u64 {
+    pub fn end_from(&self, from: u64) -> u64 {
         match self.0[..self.0.partition_point(|range| range.0 <= from)].last() {
             Some(&(_, to)) if to > from => to,
             _ => from,
@@ -33,23 +33,23 @@ impl Ranges {
     }
 
     /// The first position from `from` on that has been seen.
-    pub(crate) fn start_from(&self, from: u64) -> Option<u64> {
+    pub fn start_from(&self, from: u64) -> Option<u64> {
         let range = self.0.get(self.0.partition_point(|range| range.1 <= from))?;
         Some(range.0.max(from))
     }
 
     /// How many positions there are.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.iter().map(|(from, to)| to - from).sum()
     }
 
     /// How many ranges they form.
-    pub(crate) fn pieces(&self) -> usize {
+    pub fn pieces(&self) -> usize {
         self.0.len()
     }
 
     /// Whether all positions from `from` to below `to` have been seen.
-    pub(crate) fn cover(&self, from: u64, to: u64) -> bool {
+    pub fn cover(&self, from: u64, to: u64) -> bool {
         from >= to || self.end_from(from) >= to
     }
 }
