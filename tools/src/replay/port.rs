@@ -55,14 +55,8 @@ impl Port {
         let servers: Vec<String> = sides.iter().map(|sides| format!("src host {}", sides.server)).collect();
         let filter = format!("arp or icmp6 or (tcp and ({}))", servers.join(" or "));
         capture.filter(&filter, true).context("the filter")?;
-        // None of them is on a link with the server, as it were: whoever is asked for is found, wherever it lies.
-        let own = mine.into_iter().map(|address| (address, if address.is_ipv4() { 32 } else { 128 })).collect();
-        let responder = Responder::new(ResponderConfig {
-            mac,
-            addresses: Addresses::Own(own),
-            gateways: if wire.mac.is_none() { sides.iter().map(|sides| sides.server).collect() } else { vec![] },
-            echo_limit_per_s: PINGS_PER_S,
-        });
+        let asked = if wire.mac.is_none() { sides.iter().map(|sides| sides.server).collect() } else { vec![] };
+        let responder = responder(mac, mine, asked);
         let reply = vec![0; ANSWER_MAX];
         Ok(Port { capture, mac, responder, reply, counters: Counters::default(), frames: (0, 0) })
     }
@@ -129,5 +123,40 @@ impl Port {
             }
         }
         bail!("nobody on the link answers for {server}; give the router's address with --mac if it is not on the link")
+    }
+}
+
+/// Answers for the addresses `mine`, and asks for those of the servers `asked`.
+fn responder(mac: [u8; 6], mine: Vec<IpAddr>, asked: Vec<IpAddr>) -> Responder {
+    // None of them is on a link with the server, as it were: whoever is asked for is found, wherever it lies.
+    let own = mine.into_iter().map(|address| (address, if address.is_ipv4() { 32 } else { 128 })).collect();
+    let config =
+        ResponderConfig { mac, addresses: Addresses::Own(own), gateways: asked, echo_limit_per_s: PINGS_PER_S };
+    // Whoever knows an address from the replay before hears of it. What is lost of that is asked for.
+    Responder::new(config).announcing_once()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use khamsin_stack::Instant;
+    use khamsin_stack::wire::Kind;
+
+    #[test]
+    fn each_address_is_announced_once_whoever_plays_it() {
+        let mine: Vec<IpAddr> =
+            ["198.18.1.1", "198.18.1.2", "198.18.1.1", "fd00::1:1", "198.18.1.1"].map(|a| a.parse().unwrap()).into();
+        let mut responder = responder([2, 0, 0, 0, 0, 1], mine, vec!["198.18.0.2".parse().unwrap()]);
+        let (mut reply, mut counters, mut now) = ([0; ANSWER_MAX], Counters::default(), Instant::ZERO);
+        let mut kinds = Vec::new();
+        while kinds.len() < 20 {
+            match responder.poll(now, &mut reply, &mut counters) {
+                Some(len) => kinds.push(matches!(parse(&reply[..len]).kind, Kind::Arp)),
+                None if now >= Instant::from_millis(1500) => break,
+                None => now = now.plus_micros(500_000),
+            }
+        }
+        // Three announcements; and the server is asked for, once a second.
+        assert_eq!((kinds.len() - 3, kinds.iter().filter(|arp| !**arp).count()), (2, 1), "{kinds:?}");
     }
 }

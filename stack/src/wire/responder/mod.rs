@@ -17,7 +17,7 @@ use super::{LinkHeader, LinkView, ip};
 use crate::counters::Counters;
 use crate::time::Instant;
 
-/// Announcements of each own address at start.
+/// Announcements of each own address at start (RFC 5227 2.3).
 const ANNOUNCEMENTS: u8 = 2;
 /// Between two announcements of the same address, microseconds (RFC 5227 would have two seconds).
 const ANNOUNCE_INTERVAL_US: u64 = 1_000_000;
@@ -106,6 +106,13 @@ impl Responder {
         }
         responder.reschedule();
         responder
+    }
+
+    /// The same, but each own address is announced once: enough for addresses that live as long as a test, and are many.
+    #[must_use]
+    pub fn announcing_once(mut self) -> Responder {
+        self.announce.rounds_left = 1;
+        self
     }
 
     /// Our MAC address.

@@ -31,6 +31,13 @@ fn own_addresses_are_announced_twice() {
     assert_eq!(host.responder.deadline(), None);
 }
 
+#[test]
+fn who_is_told_to_announces_once() {
+    let mut host = Host::new(own(), &[]);
+    host.responder = host.responder.announcing_once();
+    assert_eq!((host.drain().len(), host.responder.deadline()), (2, None));
+}
+
 fn with_gateways() -> Host {
     let mut host = Host::new(own(), &[GATEWAY_V4.into(), GATEWAY_V6.into()]);
     host.drain();
