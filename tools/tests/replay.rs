@@ -128,11 +128,7 @@ fn a_trace_may_come_from_anywhere() {
     let bytes = std::fs::read(trace("link-ethernet.pcap")).unwrap();
     let whole = |output: &Output| output.status.success() && text(output).contains("2 with a handshake");
     for name in ["-", "/dev/stdin"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_khamsin-replay"));
-        command.args([name, "--list"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(&bytes).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = piped(name, &bytes);
         assert!(whole(&output), "{name}: {}", text(&output));
     }
     let odd = folder.path().join(OsStr::from_bytes(b"tr\xff.pcap"));
@@ -157,6 +153,50 @@ fn a_trace_may_come_from_anywhere() {
     std::fs::write(&fifo, &bytes).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(whole(&output), "{}", text(&output));
+}
+
+/// `--list` of `bytes`, which come through a pipe.
+fn piped(name: &str, bytes: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_khamsin-replay"));
+    command.args([name, "--list"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    let (mut stdin, bytes) = (child.stdin.take().expect("a pipe"), bytes.to_vec());
+    // Who has enough of it reads no further.
+    let writer = thread::spawn(move || drop(stdin.write_all(&bytes)));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("no panic");
+    output
+}
+
+/// What is wrong with a trace is said alike of a file, of what comes through a pipe, and of a part of a file.
+#[test]
+fn troubles_of_a_trace_are_told_wherever_it_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace").display().to_string();
+    let of = |name: &str| std::fs::read(trace(name)).unwrap();
+    let zero = [&of("damaged-zero-snaplen.pcap")[..], &[0; 1 << 20]].concat();
+    for (bytes, says) in [
+        (zero, "cut after 0 bytes"),
+        (of("damaged-cut-header.pcap"), "cannot be read as a trace"),
+        (of("damaged-text.pcap"), "cannot be read as a trace"),
+        (of("damaged-no-tcp.pcap"), "no TCP flow"),
+        (vec![], "cannot be read as a trace"),
+        (b"\x1f\x8b\x08 and so on".to_vec(), "unpack it, as in `gzip -dc FILE | khamsin-replay -`"),
+        (b"\x28\xb5\x2f\xfd".to_vec(), "`zstd -dc FILE"),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        for (name, output) in [(path.as_str(), replay(&[&path, "--list"])), ("-", piped("-", &bytes))] {
+            assert_eq!(output.status.code(), Some(1), "{name}: {}", text(&output));
+            assert!(text(&output).starts_with(&format!("khamsin-replay: {name} ")), "{}", text(&output));
+            assert!(text(&output).contains(says) && text(&output).lines().count() == 1, "{}", text(&output));
+        }
+    }
+    let sound = of("link-ethernet.pcap");
+    std::fs::write(&path, [&b"rubbish"[..], &sound].concat()).unwrap();
+    let mut file = std::fs::File::open(&path).unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(7)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_khamsin-replay")).args(["-", "--list"]).stdin(file).output().unwrap();
+    assert!(output.status.success(), "behind what somebody else has read: {}", text(&output));
 }
 
 fn fifo(folder: &Path) -> String {

@@ -4,13 +4,21 @@
 //! Everything up to there is used.
 
 use super::link::{self, Link};
-use super::source::Source;
+use super::source::{HEAD, Source};
 use khamsin::output::note;
 use pcap::{Capture, Offline, Precision};
 use std::path::Path;
 
 /// First words of pcap files, with micro- and with nanoseconds (draft-ietf-opsawg-pcap, section 4).
 const PCAP_MAGIC: [u32; 2] = [0xa1b2_c3d4, 0xa1b2_3c4d];
+/// First bytes of compressed files, and what unpacks them to standard output.
+const COMPRESSED: [(&[u8], &str); 5] = [
+    (&[0x1f, 0x8b], "gzip -dc"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd -dc"),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz -dc"),
+    (b"BZh", "bzip2 -dc"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4 -dc"),
+];
 
 /// Times behind this are taken as this, seconds since 1970: the year 2500. pcapng has room for more than any calendar.
 const SECONDS_MAX: u64 = 16_725_225_600;
@@ -50,6 +58,14 @@ pub enum OpenError {
         path: String,
         /// In libpcap's words.
         reason: String,
+    },
+    /// It is compressed.
+    #[error("{path} cannot be read as a trace: it is compressed; unpack it, as in `{with} FILE | khamsin-replay -`")]
+    Compressed {
+        /// The file.
+        path: String,
+        /// What unpacks it.
+        with: &'static str,
     },
     /// Its header says that no byte of any packet was kept.
     #[error(
@@ -95,10 +111,10 @@ pub(super) struct Packet<'a> {
 
 /// Whether a file that begins like this is a pcap file with a snapshot length of 0. libpcap takes that as no limit, as pcapng
 /// does (there 0 is said to mean it); a pcap file has no such word, and where that field is gone, its neighbours may be.
-fn keeps_nothing(head: &[u8; 24]) -> bool {
-    let magic = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+fn keeps_nothing(head: &[u8]) -> bool {
+    let Some(magic) = head.first_chunk().map(|four| u32::from_be_bytes(*four)) else { return false };
     let is_pcap = PCAP_MAGIC.into_iter().any(|known| [known, known.swap_bytes()].contains(&magic));
-    is_pcap && head[16..20] == [0; 4]
+    is_pcap && head.len() == HEAD && head[16..20] == [0; 4]
 }
 
 /// An open trace.
@@ -120,8 +136,11 @@ impl Reader {
             let reason = reason.strip_prefix(&opened).map(str::to_owned).unwrap_or(reason);
             OpenError::Refused { path, reason }
         };
+        if let Some((_, with)) = COMPRESSED.iter().find(|(magic, _)| source.head().starts_with(magic)) {
+            return Err(OpenError::Compressed { path: name(), with });
+        }
         let capture = Capture::from_file_with_precision(source.name(), Precision::Nano).map_err(refused)?;
-        if source.head().is_some_and(|head| keeps_nothing(&head)) {
+        if keeps_nothing(source.head()) {
             return Err(OpenError::ZeroSnaplen { path: name() });
         }
         let kind = capture.get_datalink();

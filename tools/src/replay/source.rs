@@ -2,31 +2,34 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::stdio::dup2_stdin;
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal};
-use std::os::fd::AsRawFd;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 /// Who writes to a FIFO is waited for without a word for so long, seconds.
 const SILENCE_S: i64 = 1;
 
+/// Bytes of the header of a pcap file (draft-ietf-opsawg-pcap, section 4).
+pub(super) const HEAD: usize = 24;
+
 /// An open trace.
 pub(super) struct Source {
     /// As long as this is open, [`Source::name`] names it.
-    file: Option<File>,
+    _file: File,
     name: PathBuf,
+    head: Vec<u8>,
 }
 
 impl Source {
-    /// Opens `path`; `-` is standard input. A FIFO is waited for, and takes standard input's place; `waits` is called if that takes
-    /// a while.
+    /// Opens `path`; `-` is standard input. A FIFO is waited for; `waits` is called if that takes a while.
     pub(super) fn open(path: &Path, waits: impl FnOnce()) -> io::Result<Source> {
-        let stdin = || PathBuf::from("-");
         if path == Path::new("-") {
             check(io::stdin().is_terminal())?;
-            return Ok(Source { file: None, name: stdin() });
+            return Source::relayed(io::stdin().as_fd().try_clone_to_owned()?.into());
         }
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
@@ -35,17 +38,31 @@ impl Source {
         if kind.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        if kind.is_file() {
+            let mut head = vec![0; HEAD];
+            let len = file.read_at(&mut head, 0)?;
+            head.truncate(len);
+            // libpcap's crate takes names that are UTF-8, and takes `-` for what it stands for. A descriptor has such a name.
+            let name = if path.to_str().is_some() { path.to_owned() } else { named(&file) };
+            return Ok(Source { _file: file, name, head });
+        }
         if kind.is_fifo() {
             wait(&file, waits)?;
-            fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-            // By its name libpcap would open it a second time, when who wrote may be gone for good.
-            dup2_stdin(&file)?;
-            return Ok(Source { file: None, name: stdin() });
         }
-        // libpcap's crate takes names that are UTF-8, and takes `-` for what it stands for. A descriptor has such a name.
-        let name = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let name = if path.to_str().is_some() { path.to_owned() } else { name };
-        Ok(Source { file: Some(file), name })
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+        Source::relayed(file)
+    }
+
+    /// What can be read only once: its first bytes, and a pipe from which all of it comes.
+    fn relayed(mut from: File) -> io::Result<Source> {
+        let mut head = Vec::new();
+        (&mut from).take(HEAD as u64).read_to_end(&mut head)?;
+        let (file, to) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (file, mut to, first) = (File::from(file), File::from(to), head.clone());
+        // It ends with its input, with libpcap, which may have enough of it, or with the process.
+        let relay = move || to.write_all(&first).and_then(|()| io::copy(&mut from, &mut to));
+        thread::Builder::new().name("relay".to_owned()).spawn(relay)?;
+        Ok(Source { name: named(&file), _file: file, head })
     }
 
     /// What libpcap opens.
@@ -53,12 +70,14 @@ impl Source {
         &self.name
     }
 
-    /// Its first bytes; `None`: it has fewer, or what is read from it is there only once.
-    pub(super) fn head<const N: usize>(&self) -> Option<[u8; N]> {
-        let file = self.file.as_ref().filter(|file| file.metadata().is_ok_and(|of| of.is_file()))?;
-        let mut head = [0; N];
-        file.read_exact_at(&mut head, 0).ok().map(|()| head)
+    /// Its first bytes: [`HEAD`] of them, or all that there are.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
     }
+}
+
+fn named(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn check(is_terminal: bool) -> io::Result<()> {
