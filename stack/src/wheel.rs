@@ -9,6 +9,7 @@
 //! wheel's own: it comes down at most once for each level, and a lower level is always sooner than a higher one.
 
 use crate::Instant;
+use core::ops::Range;
 
 /// Microseconds of a tick, as a power of two.
 const TICK_SHIFT: u32 = 10;
@@ -28,10 +29,9 @@ const DUE: usize = LEVELS * SLOTS;
 /// first call (budget permitting) whose `now` is at or after `t` rounded up to a tick: never before `t`, and always when
 /// `now >= t + 1.024 ms`. (`t` within one tick of the end of all time counts as that last tick.)
 pub struct Wheel {
-    /// For each id: 0, or its tick + 1.
-    ticks: Box<[u64]>,
-    /// `[next, previous]` for each id, then for the head of each list. Rings through their head.
-    links: Box<[[u32; 2]]>,
+    /// Of each id, then of the head of each list.
+    entries: Box<[Entry]>,
+    capacity: usize,
     /// Occupied slots of each level.
     occupied: [u64; LEVELS],
     /// Levels that have an occupied slot.
@@ -43,6 +43,15 @@ pub struct Wheel {
     len: usize,
 }
 
+/// An id's time and its place in a list, in one cache line: they are looked at together.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// 0, or its tick + 1.
+    tick: u64,
+    /// `[next, previous]`. Rings through their head.
+    links: [u32; 2],
+}
+
 const NEXT: usize = 0;
 const PREVIOUS: usize = 1;
 
@@ -50,28 +59,25 @@ impl Wheel {
     /// A wheel for the ids `0..capacity`, at time zero. `capacity` is at most `u32::MAX - 1024`.
     pub fn new(capacity: usize) -> Self {
         assert!(capacity <= (u32::MAX - 1024) as usize, "ids are 32 bits wide");
-        // Zeroed memory from the system: pages of ids that never arm are never touched.
-        let mut links = vec![[0; 2]; capacity + DUE + 1].into_boxed_slice();
-        for (i, link) in links.iter_mut().enumerate().skip(capacity) {
-            *link = [i as u32; 2];
+        let mut entries = vec![Entry::default(); capacity + DUE + 1].into_boxed_slice();
+        for (i, head) in entries.iter_mut().enumerate().skip(capacity) {
+            head.links = [i as u32; 2];
         }
-        Wheel {
-            ticks: vec![0; capacity].into_boxed_slice(),
-            links,
-            occupied: [0; LEVELS],
-            levels: 0,
-            opened: None,
-            current: 0,
-            len: 0,
-        }
+        Wheel { entries, capacity, occupied: [0; LEVELS], levels: 0, opened: None, current: 0, len: 0 }
     }
 
     /// Bytes of an id.
-    pub const BYTES_EACH: usize = size_of::<u64>() + size_of::<[u32; 2]>();
+    pub const BYTES_EACH: usize = size_of::<Entry>();
+
+    /// Where the entries lie.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let Range { start, end } = self.entries.as_ptr_range();
+        start as usize..end as usize
+    }
 
     /// Ids this wheel was made for.
     pub fn capacity(&self) -> usize {
-        self.ticks.len()
+        self.capacity
     }
 
     /// Entries armed.
@@ -84,12 +90,20 @@ impl Wheel {
         self.len == 0
     }
 
+    /// Asks for what [`arm`](Self::arm) will look at.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: u32) {
+        if let Some(entry) = self.entries.get(id as usize) {
+            crate::prefetch::line(core::ptr::from_ref(entry) as usize);
+        }
+    }
+
     /// Makes sure that `id` comes up no later than the tick after `at`. If it is armed for that time or sooner already,
     /// nothing happens: an entry never moves back.
     #[inline]
     pub fn arm(&mut self, id: u32, at: Instant) {
         let tick = tick_after(at);
-        let armed = self.ticks[id as usize];
+        let armed = self.entries[id as usize].tick;
         if armed != 0 && armed <= tick + 1 {
             return;
         }
@@ -99,9 +113,9 @@ impl Wheel {
     /// Takes the entry of `id` out, if it has one.
     #[inline]
     pub fn disarm(&mut self, id: u32) {
-        if self.ticks[id as usize] != 0 {
+        if self.entries[id as usize].tick != 0 {
             self.unlink(id as usize);
-            self.ticks[id as usize] = 0;
+            self.entries[id as usize].tick = 0;
             self.len -= 1;
         }
     }
@@ -109,7 +123,7 @@ impl Wheel {
     /// When `id` comes up: the instant it was armed for, rounded up to a tick. `None`: not armed.
     #[inline]
     pub fn armed(&self, id: u32) -> Option<Instant> {
-        let tick = self.ticks[id as usize].checked_sub(1)?;
+        let tick = self.entries[id as usize].tick.checked_sub(1)?;
         Some(Instant::from_micros(tick << TICK_SHIFT))
     }
 
@@ -127,7 +141,7 @@ impl Wheel {
                 return None;
             }
             let first = self.first(DUE);
-            if first < self.ticks.len() {
+            if first < self.capacity {
                 *budget -= 1;
                 self.disarm(first as u32);
                 return Some(first as u32);
@@ -145,7 +159,7 @@ impl Wheel {
         if self.len == 0 {
             return None;
         }
-        let tick = if self.first(DUE) < self.ticks.len() || self.opened.is_some() {
+        let tick = if self.first(DUE) < self.capacity || self.opened.is_some() {
             self.current
         } else {
             self.next_slot().map_or(self.current, |(_, start)| start)
@@ -157,7 +171,7 @@ impl Wheel {
     fn advance(&mut self, target: u64, budget: &mut u32) -> bool {
         if let Some(list) = self.opened {
             let first = self.first(list as usize);
-            if first < self.ticks.len() {
+            if first < self.capacity {
                 *budget -= 1;
                 self.unlink(first);
                 self.link(first);
@@ -203,7 +217,7 @@ impl Wheel {
         } else {
             self.len += 1;
         }
-        self.ticks[id as usize] = tick + 1;
+        self.entries[id as usize].tick = tick + 1;
         self.link(id as usize);
     }
 
@@ -220,17 +234,17 @@ impl Wheel {
 
     #[inline]
     fn first(&self, list: usize) -> usize {
-        self.links[self.ticks.len() + list][NEXT] as usize
+        self.entries[self.capacity + list].links[NEXT] as usize
     }
 
     /// Appends `id` to the list of its tick.
     fn link(&mut self, id: usize) {
-        let list = self.list_of(self.ticks[id] - 1);
-        let head = self.ticks.len() + list;
-        let last = self.links[head][PREVIOUS];
-        self.links[id] = [head as u32, last];
-        self.links[last as usize][NEXT] = id as u32;
-        self.links[head][PREVIOUS] = id as u32;
+        let list = self.list_of(self.entries[id].tick - 1);
+        let head = self.capacity + list;
+        let last = self.entries[head].links[PREVIOUS];
+        self.entries[id].links = [head as u32, last];
+        self.entries[last as usize].links[NEXT] = id as u32;
+        self.entries[head].links[PREVIOUS] = id as u32;
         if list != DUE {
             self.occupied[list / SLOTS] |= 1 << (list % SLOTS);
             self.levels |= 1 << (list / SLOTS);
@@ -238,9 +252,9 @@ impl Wheel {
     }
 
     fn unlink(&mut self, id: usize) {
-        let [next, previous] = self.links[id];
-        self.links[previous as usize][NEXT] = next;
-        self.links[next as usize][PREVIOUS] = previous;
+        let [next, previous] = self.entries[id].links;
+        self.entries[previous as usize].links[NEXT] = next;
+        self.entries[next as usize].links[PREVIOUS] = previous;
         // Only a head is its own neighbour on both sides of the one taken out.
         if next == previous {
             self.mark_empty(next as usize);
@@ -249,17 +263,17 @@ impl Wheel {
 
     /// Moves a slot of the lowest level to the empty due list, in one piece.
     fn splice_due(&mut self, list: usize) {
-        let (from, to) = (self.ticks.len() + list, self.ticks.len() + DUE);
-        let [first, last] = self.links[from];
-        self.links[to] = [first, last];
-        self.links[first as usize][PREVIOUS] = to as u32;
-        self.links[last as usize][NEXT] = to as u32;
-        self.links[from] = [from as u32; 2];
+        let (from, to) = (self.capacity + list, self.capacity + DUE);
+        let [first, last] = self.entries[from].links;
+        self.entries[to].links = [first, last];
+        self.entries[first as usize].links[PREVIOUS] = to as u32;
+        self.entries[last as usize].links[NEXT] = to as u32;
+        self.entries[from].links = [from as u32; 2];
         self.mark_empty(from);
     }
 
     fn mark_empty(&mut self, head: usize) {
-        let Some(list) = head.checked_sub(self.ticks.len()).filter(|list| *list != DUE) else { return };
+        let Some(list) = head.checked_sub(self.capacity).filter(|list| *list != DUE) else { return };
         self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
         if self.occupied[list / SLOTS] == 0 {
             self.levels &= !(1 << (list / SLOTS));

@@ -42,9 +42,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
     /// The addresses of the tables in which each flow has another place, so that a segment of whichever finds it cold: for advice
     /// to the kernel about their pages. They fill up from their beginning, but for the flow table, where chance decides; what was
     /// never used is not resident yet.
-    pub fn tables(&self) -> [Range<usize>; 4] {
+    pub fn tables(&self) -> [Range<usize>; 5] {
         let [v4, v6] = self.parked.addresses();
-        [self.flows.addresses(), v4, v6, self.live.addresses()]
+        [self.flows.addresses(), v4, v6, self.live.addresses(), self.wheel.addresses()]
     }
 }
 

@@ -10,6 +10,10 @@ use crate::wire::{
 };
 use crate::{FlowKey, Frame, Instant, Queue, RxChecksum, TxOffload};
 
+/// How many frames ahead of the one that is dealt with all of a connection is asked for: memory answers while the frames between
+/// are worked on. A whole burst's at once would stand in line for the memory, and push each other out of the first cache.
+const AHEAD: usize = 2;
+
 /// No connection's number.
 const NOBODY: u32 = u32::MAX;
 
@@ -54,16 +58,21 @@ impl<A: App, Q: Queue> Shard<A, Q> {
         }
         for Staged { hash, candidate, .. } in &mut staged {
             *candidate = self.candidate(*hash);
-            if let Some(connection) = self.live.get(*candidate) {
-                prefetch::value(connection);
-            }
+            self.live.prefetch_first_line(*candidate);
+            self.wheel.prefetch(*candidate);
         }
-        for (mut frame, Staged { parsed, hash, candidate }) in burst.drain(..).zip(staged.drain(..)) {
+        staged.iter().take(AHEAD).for_each(|first| self.live.prefetch(first.candidate));
+        for (at, mut frame) in burst.drain(..).enumerate() {
+            if let Some(later) = staged.get(at + AHEAD) {
+                self.live.prefetch(later.candidate);
+            }
+            let Staged { parsed, hash, candidate } = &staged[at];
             let checksum = frame.rx_checksum();
-            let travel = Travel { hash, candidate, checksum, seen_by: 0, awaited: false };
-            self.on_parsed(now, queue, app, &parsed, frame.bytes_mut(), travel);
+            let travel = Travel { hash: *hash, candidate: *candidate, checksum, seen_by: 0, awaited: false };
+            self.on_parsed(now, queue, app, parsed, frame.bytes_mut(), travel);
             queue.release(frame);
         }
+        staged.clear();
         self.staged = staged;
     }
 

@@ -4,6 +4,7 @@ use crate::aligned::{Aligned, addresses};
 use crate::connection::Parts;
 use crate::limits::Limits;
 use crate::machine::Arena;
+use crate::prefetch;
 use crate::store::Store;
 use core::ops::Range;
 
@@ -57,12 +58,8 @@ impl<T> Slab<T> {
         self.parts.push(parts);
     }
 
-    /// Adds an entry and returns its number. The caller has checked [`is_full`](Self::is_full).
-    pub(super) fn insert(&mut self, entry: T) -> u32 {
-        self.insert_with(|| entry)
-    }
-
-    /// Adds the entry that `make` makes where it is to stay: a connection is long enough for each copy of it to be felt.
+    /// Adds the entry that `make` makes where it is to stay, for a connection is long enough for each copy of it to be felt, and
+    /// returns its number. The caller has checked [`is_full`](Self::is_full).
     #[inline(always)]
     pub(super) fn insert_with(&mut self, make: impl FnOnce() -> T) -> u32 {
         let id = self.free.pop().unwrap_or_else(|| {
@@ -85,6 +82,23 @@ impl<T> Slab<T> {
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&T> {
         self.slots.get(id as usize)?.as_ref()
+    }
+
+    /// Asks for the first line of an entry, and so for the page it lies in: a walk through the page tables is what a table of
+    /// millions waits for first. Nobody looks whether there is an entry: that would be a miss to wait for, too.
+    #[inline]
+    pub(super) fn prefetch_first_line(&self, id: u32) {
+        if let Some(slot) = self.slots.get(id as usize) {
+            prefetch::line(core::ptr::from_ref(slot) as usize);
+        }
+    }
+
+    /// Asks for all of an entry.
+    #[inline]
+    pub(super) fn prefetch(&self, id: u32) {
+        if let Some(slot) = self.slots.get(id as usize) {
+            prefetch::value(slot);
+        }
     }
 
     #[inline]

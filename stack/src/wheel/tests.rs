@@ -18,18 +18,18 @@ fn due(wheel: &mut Wheel, now: Instant) -> Vec<u32> {
 
 /// Every ring is sound, the bitmaps say what the rings hold, every armed id is in one.
 fn check(wheel: &Wheel) {
-    let capacity = wheel.ticks.len();
+    let capacity = wheel.capacity();
     let mut linked = 0;
     for list in 0..=DUE {
         let head = capacity + list;
         let (mut node, mut count) = (head, 0);
         loop {
-            let next = wheel.links[node][NEXT] as usize;
-            assert_eq!(wheel.links[next][PREVIOUS] as usize, node);
+            let next = wheel.entries[node].links[NEXT] as usize;
+            assert_eq!(wheel.entries[next].links[PREVIOUS] as usize, node);
             if next == head {
                 break;
             }
-            assert_ne!(wheel.ticks[next], 0, "a linked id is armed");
+            assert_ne!(wheel.entries[next].tick, 0, "a linked id is armed");
             node = next;
             count += 1;
         }
@@ -42,7 +42,7 @@ fn check(wheel: &Wheel) {
         assert_eq!(wheel.levels >> level & 1 == 1, wheel.occupied[level] != 0);
     }
     assert_eq!(linked, wheel.len());
-    assert_eq!(wheel.ticks.iter().filter(|tick| **tick != 0).count(), wheel.len());
+    assert_eq!(wheel.entries.iter().filter(|entry| entry.tick != 0).count(), wheel.len());
 }
 
 #[test]
