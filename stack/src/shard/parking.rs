@@ -81,6 +81,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
 
     /// Sees that there is a unit for one more live connection: parks another where none is free.
     pub(super) fn make_room(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> bool {
+        let before = self.park_hand;
         let mut looks = if self.limits.park_after_us.is_some() { EARLY_LOOKS } else { 0 };
         while looks > 0 && self.live.len() >= self.limits.warm {
             looks -= 1;
@@ -97,7 +98,21 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             self.park_hand = self.live.after(self.park_hand);
             self.park_or_shed(now, queue, app, self.park_hand);
         }
+        if self.park_hand != before {
+            self.ask_for_next_to_park();
+        }
         !self.live.is_full()
+    }
+
+    /// Has memory fetch what [`park`](Self::park) will look at the next time: the connection after the next, and the place of the
+    /// next one in the flow table, which the connection must have come for.
+    #[inline]
+    fn ask_for_next_to_park(&self) {
+        let next = self.live.after(self.park_hand);
+        if let Some(connection) = self.live.get(next) {
+            self.flows.prefetch(self.flows.hash(&connection.key));
+        }
+        self.live.prefetch(self.live.after(next));
     }
 
     /// Whether units are left beside those that are kept for whoever comes and speaks.
@@ -145,9 +160,9 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             return None;
         };
         let offset = self.isn.timestamp_offset(&rest.key);
-        let connection = Connection::resume(now, &mut self.world, parts, &rest, offset, &patience, session);
         self.parked.remove(position);
-        let id = self.live.insert(connection);
+        let world = &mut self.world;
+        let id = self.live.insert_with(|| Connection::resume(now, world, parts, &rest, offset, &patience, session));
         let hash = self.flows.hash(&rest.key);
         let known = self.flows.replace(hash, Flow::Parked(position).pack(), Flow::Live(id).pack());
         debug_assert!(known, "parked connections are in the flow table");
