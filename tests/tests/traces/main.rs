@@ -253,3 +253,14 @@ fn every_connection_has_its_place_in_the_stack() {
     let (table, same) = report(&replay(&trace.flows, &plans, &order).unwrap(), Against::Scripted);
     assert!(same, "{}", table.lines().last().unwrap_or_default());
 }
+
+/// A SYN without its last options was one that offered to scale windows, if more came than fits into them as they stand.
+#[test]
+fn a_window_scale_that_was_cut_off_is_made_up() {
+    let trace = Trace::read(&folder().join("trouble-snaplen-options.pcap"), &Bounds::default()).unwrap();
+    let plans = Plans::new(&trace.flows);
+    // 20,042 bytes at once, and a window of 502.
+    assert_eq!(plans.of(0).unwrap().window_scale, Some(6));
+    let outcome = replay(&trace.flows, &plans, &Order::default()).unwrap();
+    assert!(outcome.virtual_us < 2_000_000, "{} us: windows were probed", outcome.virtual_us);
+}

@@ -51,13 +51,11 @@ fn links() -> Vec<(&'static str, Vec<u8>)> {
 
 fn troubles() -> Vec<(&'static str, Vec<u8>)> {
     let file = |shots: Vec<Shot>| pcap(PLAIN, 1, &shots);
-    let mut offloaded = exchange();
-    for (_, frame) in offloaded.iter_mut().filter(|(_, frame)| frame[..6] == [2, 0, 0, 0, 0, 1]) {
-        frame[50] ^= 0xff;
-    }
+    let offloaded = |shots: Vec<Shot>| file(from_client(shots, |frame| frame[50] ^= 0xff));
     vec![
         ("trouble-snaplen.pcap", pcap(Style { snaplen: 96, ..PLAIN }, 1, &exchange())),
         ("trouble-snaplen-header.pcap", pcap(Style { snaplen: 60, ..PLAIN }, 1, &exchange())),
+        ("trouble-snaplen-options.pcap", pcap(Style { snaplen: 60, ..PLAIN }, 1, &scaled())),
         ("trouble-loss.pcap", file(loss())),
         (
             "trouble-server-packet-missed.pcap",
@@ -88,7 +86,8 @@ fn troubles() -> Vec<(&'static str, Vec<u8>)> {
         ("trouble-one-sided.pcap", file(one_sided())),
         ("trouble-text-on-syn.pcap", file(text_on_syn())),
         ("trouble-wrong-checksum.pcap", file(wrong_checksum())),
-        ("trouble-offloaded-checksums.pcap", file(offloaded)),
+        ("trouble-offloaded-checksums.pcap", offloaded(exchange())),
+        ("trouble-offloaded-no-text.pcap", offloaded(Talk::v4().open().close().take())),
         ("trouble-wild-sequence.pcap", file(wild())),
         (
             "trouble-super-segments.pcap",
@@ -98,6 +97,18 @@ fn troubles() -> Vec<(&'static str, Vec<u8>)> {
         ("trouble-fragments-v6.pcap", file(fragments_v6(true))),
         ("trouble-fragment-missed.pcap", file(fragments_v6(false))),
     ]
+}
+
+/// The same with another word in the client's frames.
+fn from_client(mut shots: Vec<Shot>, change: impl Fn(&mut Vec<u8>)) -> Vec<Shot> {
+    shots.iter_mut().filter(|(_, frame)| frame[..6] == [2, 0, 0, 0, 0, 1]).for_each(|(_, frame)| change(frame));
+    shots
+}
+
+/// Windows that let the text through only when they are scaled.
+fn scaled() -> Vec<Shot> {
+    let shots = Talk::v4().open().up(b"GET").down(&body(20_000)).ack(true).close().take();
+    from_client(shots, |frame| frame[48..50].copy_from_slice(&502_u16.to_be_bytes()))
 }
 
 /// The server's first segment is lost; the client reports the hole.

@@ -23,6 +23,8 @@ const LINGER_US: u64 = 1_500_000;
 pub(super) const FAST_GAP_US: u64 = 1_000;
 /// SYNs sent again on a wire where nobody answers.
 const SYN_TRIES: u32 = 3;
+/// Bytes of a segment's options.
+const OPTIONS_MAX: usize = 40;
 /// Payload of a segment where the stack does not say what it takes, bytes.
 const MSS: usize = 1220;
 
@@ -412,6 +414,12 @@ impl<'t> Client<'t> {
                     at = end;
                 }
             }
+        }
+        if segment.flags.syn()
+            && let Some(shift) = self.plan.window_scale
+            && options.len() + 4 <= OPTIONS_MAX
+        {
+            options.extend([1, 3, 3, shift]);
         }
         options
     }

@@ -30,12 +30,15 @@ pub struct Half {
     pub reset: Option<u64>,
     /// Highest position of the other side that it has acknowledged; 0: nothing.
     pub acked: i64,
-    /// The packet that first had a wrong checksum, and how many have.
-    pub bad_checksums: u64,
-    /// Segments with payload whose checksum could be looked at.
-    pub checked: u64,
+    /// Segments with a wrong checksum: with payload, and without.
+    pub bad_checksums: [u64; 2],
+    /// Segments whose checksum could be looked at: with payload, and without. Resets are not counted: they are made
+    /// beside the device that completes others.
+    pub checked: [u64; 2],
     /// Segments of which less was recorded than was sent.
     pub cut: u64,
+    /// Of these, how many were cut in front of their payload, in the options.
+    pub headers_cut: u64,
     seen: Ranges,
 }
 
@@ -59,10 +62,12 @@ impl Half {
     /// Takes a segment in.
     pub(super) fn add(&mut self, segment: &Segment) -> Place {
         self.segments += 1;
-        self.cut += u64::from((segment.payload.len() as u32) < segment.len);
-        if segment.len > 0 {
-            self.checked += u64::from(segment.checksum.is_some());
-            self.bad_checksums += u64::from(segment.checksum == Some(false));
+        self.cut += u64::from((segment.payload.len() as u32) < segment.len || segment.header_cut);
+        self.headers_cut += u64::from(segment.header_cut);
+        if !segment.flags.rst() {
+            let bare = usize::from(segment.len == 0);
+            self.checked[bare] += u64::from(segment.checksum.is_some());
+            self.bad_checksums[bare] += u64::from(segment.checksum == Some(false));
         }
         if segment.flags.rst() {
             self.reset.get_or_insert(segment.number);
@@ -143,6 +148,8 @@ impl Half {
 
     /// Most checksums are wrong: a device was to complete them after they were recorded.
     pub fn offloaded(&self) -> bool {
-        self.bad_checksums > 0 && self.bad_checksums * 2 >= self.checked
+        // Some devices complete only segments with payload; only where there are none do the others say it.
+        let bare = usize::from(self.checked[0] == 0);
+        self.bad_checksums[bare] > 0 && self.bad_checksums[bare] * 2 >= self.checked[bare]
     }
 }

@@ -61,11 +61,15 @@ fn remarks(flow: &Flow) -> String {
     for (half, whose) in [(&flow.up, "client"), (&flow.down, "server")] {
         if half.offloaded() {
             words.push(format!("the {whose}'s checksums were left to its device"));
-        } else if half.bad_checksums > 0 {
-            words.push(format!("{} wrong checksums of the {whose}'s", half.bad_checksums));
+        } else if half.bad_checksums != [0, 0] {
+            words.push(format!("{} wrong checksums of the {whose}'s", half.bad_checksums.iter().sum::<u64>()));
         }
         if half.cut > 0 {
-            words.push(format!("{} packets of the {whose}'s are cut short", half.cut));
+            let options = match half.headers_cut {
+                0 => String::new(),
+                headers => format!(", {headers} of them in their TCP options"),
+            };
+            words.push(format!("{} packets of the {whose}'s are cut short{options}", half.cut));
         }
         if half.wild > 0 {
             words.push(format!("{} segments of the {whose}'s lie far outside its stream", half.wild));

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 
 /// Text of a stream that is missing in the trace and made up as zeros, bytes at most.
 const MISSING_MAX: i64 = 64 << 20;
+/// Largest window scale (RFC 7323 2.3).
+const SHIFT_MAX: u8 = 14;
+
 /// A packet of the client's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
@@ -57,6 +60,8 @@ pub struct Plan {
     pub text_end: i64,
     /// Bytes of both streams that are made up.
     pub missing: u64,
+    /// The client's window scale, made up where its SYN was cut in front of that: the least that lets the recorded text through.
+    pub window_scale: Option<u8>,
 }
 
 /// Makes instants of a trace microseconds since it began, with long silences shortened.
@@ -181,8 +186,31 @@ impl Plan {
             }
         }
         plan.missing = missing_bytes(flow, &plan);
+        plan.window_scale = lost_scale(flow, down);
         Ok(plan)
     }
+}
+
+fn lost_scale(flow: &Flow, isn: u32) -> Option<u8> {
+    let syn = flow.segments.iter().find(|s| s.from_client && s.flags.syn());
+    syn.filter(|syn| syn.header_cut && syn.window_scale().is_none())?;
+    let (mut acked, mut window, mut sent, mut shift) = (1, 0, 1, 0);
+    for segment in &flow.segments {
+        if segment.from_client && segment.flags.ack() && !segment.flags.rst() {
+            acked = near(isn, acked, segment.ack).max(acked);
+            window = i64::from(segment.window);
+        } else if !segment.from_client && !segment.flags.rst() {
+            let from = near(isn, sent, segment.seq);
+            // Text far from everything before says nothing of a window.
+            if (from - sent).abs() < AHEAD_MAX {
+                sent = sent.max(from + i64::from(segment.len));
+            }
+            while sent - acked > window << shift && window > 0 && shift < SHIFT_MAX {
+                shift += 1;
+            }
+        }
+    }
+    (shift > 0).then_some(shift)
 }
 
 fn missing_bytes(flow: &Flow, plan: &Plan) -> u64 {

@@ -1,6 +1,6 @@
 //! One TCP segment of a trace.
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
+use etherparse::{LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
 use khamsin_stack::wire::Flags;
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,7 +33,13 @@ pub struct Segment {
     pub len: u32,
     /// Whether its checksum is right; `None`: too little of it was recorded to know.
     pub checksum: Option<bool>,
+    /// Of its header only the front was recorded: options are missing.
+    pub header_cut: bool,
 }
+
+/// Bytes of a TCP header in front of its options.
+const FIXED: usize = 20;
+const NONSENSE: &str = "its TCP header makes no sense";
 
 /// What a packet holds.
 pub(super) enum Content {
@@ -61,8 +67,7 @@ pub(super) fn dissect(number: u64, at_ns: u64, packet: &[u8]) -> Content {
         return Content::Fragment;
     }
     let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else {
-        let short = payload.payload.len() < 20 || payload.incomplete;
-        return Content::Malformed(if short { "its TCP header is cut short" } else { "its TCP header makes no sense" });
+        return front(number, at_ns, (from, to, traffic_class, wire_len), payload);
     };
     let header_len = tcp.header_slice().len();
     // A device that cuts segments for the sender leaves the length open.
@@ -70,24 +75,77 @@ pub(super) fn dissect(number: u64, at_ns: u64, packet: &[u8]) -> Content {
     let captured = &tcp.payload()[..tcp.payload().len().min(on_wire)];
     let whole = captured.len() == on_wire;
     let segment = Segment {
-        number,
-        at_ns,
-        from_client: false,
-        seq: tcp.sequence_number(),
-        ack: tcp.acknowledgment_number(),
-        flags: Flags(tcp.slice()[13]),
-        window: tcp.window_size(),
-        urgent: tcp.urgent_pointer(),
-        traffic_class,
         options: tcp.options().into(),
         payload: captured.into(),
         len: on_wire as u32,
         checksum: whole.then(|| is_right(from, to, tcp)).flatten(),
+        ..fixed(number, at_ns, traffic_class, tcp.slice())
     };
     Content::Tcp(SocketAddr::new(from, tcp.source_port()), SocketAddr::new(to, tcp.destination_port()), segment)
 }
 
-type Network<'a, 'n> = (IpAddr, IpAddr, u8, Option<usize>, &'n etherparse::LaxIpPayloadSlice<'a>);
+/// What the fixed part of a TCP header says, which `header` begins with (RFC 9293 3.1).
+fn fixed(number: u64, at_ns: u64, traffic_class: u8, header: &[u8]) -> Segment {
+    let two = |at: usize| header.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |two| u16::from_be_bytes(*two));
+    let four = |at: usize| header.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |four| u32::from_be_bytes(*four));
+    Segment {
+        number,
+        at_ns,
+        from_client: false,
+        seq: four(4),
+        ack: four(8),
+        flags: Flags(header.get(13).copied().unwrap_or(0)),
+        window: two(14),
+        urgent: two(18),
+        traffic_class,
+        options: Box::default(),
+        payload: Box::default(),
+        len: 0,
+        checksum: None,
+        header_cut: false,
+    }
+}
+
+/// A segment of which less was recorded than its header.
+fn front(number: u64, at_ns: u64, (from, to, class, wire_len): Ends, payload: &LaxIpPayloadSlice<'_>) -> Content {
+    let bytes = payload.payload;
+    let Some(offset) = bytes.get(12).filter(|_| bytes.len() >= FIXED) else {
+        let short = bytes.len() < FIXED || payload.incomplete;
+        return Content::Malformed(if short { "its TCP header is cut short" } else { NONSENSE });
+    };
+    let header_len = usize::from(offset >> 4) * 4;
+    let cut = payload.incomplete && header_len > bytes.len();
+    let Some(on_wire) = wire_len.and_then(|len| len.checked_sub(header_len)).filter(|_| cut) else {
+        return Content::Malformed(NONSENSE);
+    };
+    let segment = Segment {
+        options: whole_options(&bytes[FIXED..]),
+        len: on_wire as u32,
+        header_cut: true,
+        ..fixed(number, at_ns, class, bytes)
+    };
+    let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    Content::Tcp(SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2)), segment)
+}
+
+/// Those of the options that are there whole, filled up to a multiple of four.
+fn whole_options(bytes: &[u8]) -> Box<[u8]> {
+    let mut len = 0;
+    while let Some(&kind) = bytes.get(len) {
+        let next = len + if kind == 1 { 1 } else { bytes.get(len + 1).map_or(0, |len| usize::from(*len)) };
+        if kind == 0 || next <= len || next > bytes.len() {
+            break;
+        }
+        len = next;
+    }
+    let mut options = bytes[..len].to_vec();
+    options.resize(len.next_multiple_of(4), 1);
+    options.into()
+}
+
+/// Addresses, DSCP and ECN, and the length of what follows the IP headers, if they say it.
+type Ends = (IpAddr, IpAddr, u8, Option<usize>);
+type Network<'a, 'n> = (IpAddr, IpAddr, u8, Option<usize>, &'n LaxIpPayloadSlice<'a>);
 
 /// Addresses, DSCP and ECN, the length of what follows the IP headers if they say it, and that.
 fn network<'a, 'n>(net: &'n LaxNetSlice<'a>) -> Option<Network<'a, 'n>> {
