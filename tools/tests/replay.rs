@@ -110,6 +110,11 @@ fn live_wants_servers_and_clients_of_the_same_families() {
         ("--server fd00::2 --source fd00::/64", 1, "lies in the range of --source"),
         ("--server fd00::2 --server [fd00::3]:80 --source fd00::1:0/112", 1, "of each address family"),
         ("--server fd00::2 --source 198.18.1.0/24 --source fd00::1:0/112", 1, "of each address family"),
+        (
+            "--server 198.18.0.2 --source 198.18.1.1/32 --flows 40000",
+            1,
+            "in --source, of which there are 1; give a larger",
+        ),
         ("--server 198.18.0.2:x --source 198.18.1.0/24", 2, "[fd00::2]:80"),
         ("--server [fd00::2] --source fd00::1:0/7", 2, "fd00::1:0/112"),
     ] {
@@ -252,6 +257,17 @@ fn a_replay_of_a_thousand_years_is_refused() {
     }
 }
 
+/// The pictures of what comes through a pipe are called after nothing that an option could be.
+#[test]
+fn pictures_of_standard_input_have_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_khamsin-replay"));
+    let sound = std::fs::File::open(trace("link-ethernet.pcap")).unwrap();
+    let output = command.args(["stats", "-"]).current_dir(folder.path()).stdin(sound).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "./trace-flow-1.svg\n./trace-flow-2.svg\n");
+}
+
 #[test]
 fn what_is_written_can_be_read_and_replayed() {
     let folder = tempfile::tempdir().unwrap();
@@ -265,5 +281,5 @@ fn what_is_written_can_be_read_and_replayed() {
     assert!(output.status.success(), "{}", text(&output));
     let drawn: Vec<PathBuf> = std::fs::read_dir(&pictures).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(drawn.len(), 2);
-    assert!(std::fs::read_to_string(&drawn[0]).unwrap().contains("throughput, Mbit/s"));
+    assert!(std::fs::read_to_string(&drawn[0]).unwrap().contains("throughput, "));
 }

@@ -1,5 +1,5 @@
-//! The bytes of a trace file, pcap or pcapng: through `khamsin-replay`'s reader, list and plans, and packet by packet into
-//! the stack's own dissection.
+//! The bytes of a trace file, pcap or pcapng: through `khamsin-replay`'s reader, list, plans and pictures, and packet by packet
+//! into the stack's own dissection.
 //!
 //! A trace may come from anybody. Every packet is dissected as a frame of its link type, and everything that the dissection
 //! names must lie where it says. Nothing is replayed here: a stack keeps its memory for good.
@@ -8,7 +8,7 @@ use khamsin_stack::wire::checksum::{verify_icmp, verify_tcp};
 use khamsin_stack::wire::{self, Kind, tcp_options};
 use khamsin_tools::replay::list::list;
 use khamsin_tools::replay::reader::Bounds;
-use khamsin_tools::replay::stats::pictures;
+use khamsin_tools::replay::stats::{pictures, svg};
 use khamsin_tools::replay::trace::Trace;
 use khamsin_tools::replay::world::Plans;
 use pcap::{Capture, Linktype};
@@ -19,6 +19,10 @@ use std::path::Path;
 
 /// Packets looked at of one file.
 const PACKETS_MAX: usize = 10_000;
+/// Flows of one file that are drawn: it takes a millisecond each.
+const DRAWN_MAX: usize = 2;
+/// Longest picture, bytes: sixteen series of 4,000 points, of which the dots take most.
+const PICTURE_MAX: usize = 8 << 20;
 
 thread_local! {
     /// One file for all inputs; it has no name any more.
@@ -58,13 +62,41 @@ fn read(path: &Path) {
     assert!(shown.lines().count() == trace.flows.len() + 2, "{shown}");
     let plans = Plans::new(&trace.flows);
     for (index, flow) in trace.flows.iter().enumerate() {
-        pictures(flow);
+        let pictures = pictures(flow);
+        if index < DRAWN_MAX {
+            let title = trace.troubles().concat();
+            picture(&svg(&title, &pictures).expect("every flow can be drawn"));
+        }
         let Some(plan) = plans.of(index) else { continue };
         assert!(plan.steps.iter().all(|step| step.need <= plan.text_end + 1));
         let mut first = [0; 256];
         plan.text.read(flow, 1, &mut first);
         assert_eq!(plan.text.difference(flow, 1, &first), None);
     }
+}
+
+/// A picture is of bounded size and of sane numbers, and each of its elements ends.
+fn picture(text: &str) {
+    assert!(text.len() <= PICTURE_MAX, "{} bytes", text.len());
+    let mut open = Vec::new();
+    for piece in text.split('<').skip(1) {
+        let (tag, content) = piece.split_once('>').expect("a tag ends");
+        let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap_or_default();
+        match (tag.starts_with('/'), tag.ends_with('/')) {
+            (true, _) => assert_eq!(open.pop(), Some(name), "an element ends that is not open"),
+            (false, false) => open.push(name),
+            (false, true) => {}
+        }
+        for (nth, words) in tag.split('"').enumerate().filter(|(nth, _)| nth % 2 == 1) {
+            for number in words.split([',', ' ']).filter_map(|word| word.parse::<f64>().ok()) {
+                assert!((-2e3..2e4).contains(&number), "{number} in attribute {nth} of {tag}");
+            }
+        }
+        let label = content.trim();
+        assert!(!label.chars().any(char::is_control) && !label.contains("NaN") && !label.contains("inf"), "{label:?}");
+        assert!(label.len() < 100 || open.last() == Some(&"text"), "{label:?}");
+    }
+    assert!(open.is_empty(), "{open:?} never end");
 }
 
 /// An IP packet in an Ethernet frame.

@@ -53,7 +53,9 @@ impl Stats {
         flows.truncate(most);
         flows.sort_by_key(|flow| flow.number);
         std::fs::create_dir_all(&self.out).map_err(|error| unwritable(&self.out, &error))?;
-        let stem = self.trace.file_stem().map_or("trace".into(), |stem| stem.to_string_lossy().into_owned());
+        // Nobody wants files whose names begin like options.
+        let stem = self.trace.file_stem().filter(|stem| *stem != "-");
+        let stem = stem.map_or("trace".into(), |stem| stem.to_string_lossy().into_owned());
         for flow in flows {
             let path = self.out.join(format!("{stem}-flow-{}.svg", flow.number));
             let title = format!("{stem}, flow {}: {} to {}, {}", flow.number, flow.client, flow.server, flow.state());

@@ -3,7 +3,7 @@
 use crate::replay::flow::Flow;
 use crate::replay::half::JUMP_MAX;
 use crate::replay::segment::Segment;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 /// Intervals over which throughput is summed, at most.
 const INTERVALS: u64 = 200;
@@ -51,7 +51,7 @@ struct Sender {
     end: i64,
     acked: i64,
     /// End and time of what is not acknowledged.
-    open: VecDeque<(i64, f64)>,
+    open: BTreeMap<i64, f64>,
     bytes: Vec<u64>,
     out: Direction,
 }
@@ -63,7 +63,7 @@ impl Sender {
             scale: None,
             end: 0,
             acked: 0,
-            open: VecDeque::new(),
+            open: BTreeMap::new(),
             bytes: vec![0; intervals],
             out: Direction::default(),
         }
@@ -81,11 +81,13 @@ impl Sender {
         }
         let point = (at, to as f64 / 1e3);
         if to > self.end {
-            self.open.push_back((to, at));
+            self.open.insert(to, at);
             self.out.sequence.push(point);
             self.end = to;
         } else {
-            self.open.retain(|(end, _)| *end <= from || *end > to);
+            while let Some((&end, _)) = self.open.range(from + 1..=to).next() {
+                self.open.remove(&end);
+            }
             self.out.again.push(point);
         }
         self.out.flight.push((at, (self.end - self.acked).max(0) as f64 / 1e3));
@@ -98,12 +100,8 @@ impl Sender {
         }
         self.acked = position;
         let mut sample = None;
-        while let Some(&(end, sent)) = self.open.front() {
-            if end > position {
-                break;
-            }
-            sample = Some((at, (at - sent) * 1e3));
-            self.open.pop_front();
+        while let Some(first) = self.open.first_entry().filter(|first| *first.key() <= position) {
+            sample = Some((at, (at - first.remove()) * 1e3));
         }
         self.out.rtt.extend(sample);
         self.out.flight.push((at, (self.end - self.acked).max(0) as f64 / 1e3));
