@@ -117,7 +117,7 @@ fn a_conversation_under_load_replays_to_the_same_bytes() {
     fs::write(&first, made.1).unwrap();
     let trace = Trace::read(&first, &Bounds::default()).unwrap();
     let plans = Plans::new(&trace.flows);
-    let order = Order { against: Against::Http, copies: 60, rounds: 2, record: true, ..Order::default() };
+    let order = Order { against: Against::Http, copies: 60, rounds: 2, record: 1 << 30, ..Order::default() };
     let outcome = replay(&trace.flows, &plans, &order).unwrap();
     assert_eq!(outcome.counters.accepted, 240);
 
@@ -205,6 +205,17 @@ fn bounds_hold() {
     let trace = Trace::read(&path, &Bounds { flows: 1, ..Bounds::default() }).unwrap();
     assert_eq!(trace.flows.len(), 1);
     assert!(trace.left_out > 5 && trace.troubles()[0].contains("further flows"));
+}
+
+/// What is kept to be written has an end, which copies and rounds of a flow would not have.
+#[test]
+fn no_more_of_a_conversation_is_kept_than_was_asked_for() {
+    let trace = Trace::read(&folder().join("link-ethernet.pcap"), &Bounds::default()).unwrap();
+    let plans = Plans::new(&trace.flows);
+    let of = |copies, record| replay(&trace.flows, &plans, &Order { copies, record, ..Order::default() });
+    assert!(of(1, 100_000).unwrap().shots.len() > 20);
+    let refused = of(1000, 100_000).err().unwrap().to_string();
+    assert!(refused.contains("fewer copies or rounds"), "{refused}");
 }
 
 /// Where nothing can be used, it is said why.

@@ -166,6 +166,9 @@ fn speed(text: &str) -> Result<f64, String> {
 /// Standard input as a trace, and standard output for the conversation.
 const DASH: &str = "-";
 
+/// Bytes of a conversation that are kept until it is written: twice what is read of a trace.
+const SHOTS_MAX: usize = 2 << 30;
+
 /// Where the conversation goes.
 enum Destination<'a> {
     Stdout,
@@ -268,7 +271,7 @@ impl Cli {
             copies: self.flows as usize,
             rounds: self.rounds as usize,
             only: self.only,
-            record: self.write.is_some(),
+            record: if self.write.is_some() { SHOTS_MAX } else { 0 },
             site: self.root.as_ref().map(site).transpose()?.map(|(site, _)| site),
             live: self.wire()?,
         })

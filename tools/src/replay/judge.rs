@@ -3,6 +3,7 @@
 use super::client::{Client, Remark};
 use super::flow::State;
 use super::server::Against;
+use std::collections::BTreeSet;
 
 /// What came of one client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -140,7 +141,7 @@ fn blame(client: &Client<'_>, position: i64) -> (u64, String) {
     let isn = flow.up.isn.unwrap_or(0);
     let seq = isn.wrapping_add(position as u32);
     let holds = |s: &&super::segment::Segment| s.from_client && seq.wrapping_sub(s.seq) < s.sequence_len();
-    let packets: Vec<u64> = flow.segments.iter().filter(holds).map(|s| s.number).collect();
+    let packets: BTreeSet<u64> = flow.segments.iter().filter(holds).map(|s| s.number).collect();
     let Some(&packet) = packets.first() else { return (client.last_packet, String::new()) };
     let on_syn = flow.segments.iter().any(|s| s.from_client && s.flags.syn() && s.len > 0);
     let stop = client.stops.iter().find(|stop| packets.contains(&stop.packet));

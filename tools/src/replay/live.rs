@@ -6,7 +6,7 @@ use super::mapping::{Mapping, Sides};
 use super::plan::Plan;
 use super::port::{PAUSE, Port};
 use super::world::{Chosen, Order, Outcome};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use khamsin::output::note;
 use khamsin_drivers::clock::Clock;
 use khamsin_drivers::sim::client::{Packet, parse_partial};
@@ -53,7 +53,17 @@ struct Part<'t> {
 }
 
 /// Who plays what.
-fn cast<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Vec<Part<'t>> {
+fn cast<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Result<Vec<Part<'t>>> {
+    for sides in &wire.sides {
+        let flows = chosen.iter().filter(|(flow, _)| flow.client.is_ipv4() == sides.server.is_ipv4()).count();
+        let (clients, count) = (flows * order.copies * order.rounds, sides.count);
+        if clients as u64 > sides.room() {
+            bail!(
+                "{clients} clients want more than half of the ports of the addresses in --source, of which there are {count}; give \
+                 a larger range, or ask for fewer copies or rounds"
+            );
+        }
+    }
     let mut mapping = Mapping::on_wire(&wire.sides);
     let mut parts = Vec::new();
     for round in 0..order.rounds {
@@ -64,15 +74,15 @@ fn cast<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Vec<Part<'t>> {
             }
         }
     }
-    parts
+    Ok(parts)
 }
 
 /// Plays the clients of `chosen`.
 ///
 /// # Errors
-/// The interface cannot be used, or nobody has the server's address.
+/// The interface cannot be used, nobody has the server's address, or the clients have too few.
 pub(super) fn play<'t>(chosen: &Chosen<'t>, order: &Order, wire: &Wire) -> Result<Outcome<'t>> {
-    let parts = cast(chosen, order, wire);
+    let parts = cast(chosen, order, wire)?;
     let talks = |sides: &&Sides| parts.iter().any(|part| part.ends.1.ip() == sides.server);
     let sides: Vec<Sides> = wire.sides.iter().filter(talks).copied().collect();
     let mut port = Port::open(wire, &sides, parts.iter().map(|part| part.ends.0.ip()).collect())?;

@@ -14,6 +14,11 @@ const FIRST: u32 = 256;
 /// And there are so many of them: ports tell further ones apart.
 const COUNT: u32 = (1 << 17) - 2 * FIRST;
 
+/// Lowest port that takes the place of a recorded one.
+const PORT_MIN: u16 = 1024;
+/// Clients of one address towards one port: half of the ports, so that a free one is soon found.
+const CLIENTS_EACH: u32 = (1 << 15) - 512;
+
 /// Both sides of one address family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sides {
@@ -38,6 +43,11 @@ impl Sides {
         behind < u128::from(self.count)
     }
 
+    /// Clients for which its addresses have ports.
+    pub(super) fn room(&self) -> u64 {
+        u64::from(self.count) * u64::from(CLIENTS_EACH)
+    }
+
     fn address(&self, number: u32) -> IpAddr {
         let behind = number % self.count.max(1);
         match self.first {
@@ -51,6 +61,8 @@ impl Sides {
 pub struct Mapping {
     known: HashMap<(IpAddr, usize), u32>,
     taken: HashSet<(SocketAddr, u16)>,
+    /// By a client's address and a server's port: the client's port that was given out last in place of a recorded one.
+    ports: HashMap<(IpAddr, u16), u16>,
     next: u32,
     v4: Sides,
     v6: Sides,
@@ -63,6 +75,7 @@ impl Default for Mapping {
         Mapping {
             known: HashMap::new(),
             taken: HashSet::new(),
+            ports: HashMap::new(),
             next: 0,
             v4: Sides { server: SERVER_V4.into(), port: None, first: v4.into(), count: COUNT },
             v6: Sides { server: SERVER_V6.into(), port: None, first: v6.into(), count: COUNT },
@@ -92,7 +105,9 @@ impl Mapping {
             let number = bump(&mut self.next);
             client.set_ip(sides.address(number));
             if self.next > sides.count {
-                client.set_port(client.port().checked_add(1).unwrap_or(1024));
+                let last = self.ports.entry((client.ip(), port)).or_insert(client.port());
+                *last = last.checked_add(1).unwrap_or(PORT_MIN);
+                client.set_port(*last);
             }
         }
         (client, SocketAddr::new(sides.server, port))
@@ -102,4 +117,30 @@ impl Mapping {
 fn bump(next: &mut u32) -> u32 {
     *next = next.wrapping_add(1);
     next.wrapping_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::segment::{Content, dissect};
+    use khamsin_drivers::sim::client::{SYN, Segment, build};
+
+    /// A flow of one SYN.
+    fn flow() -> Flow {
+        let (from, to) = ("192.0.2.1:40000".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+        let frame = build([2; 6], [4; 6], &Segment::new(from, to, SYN), false);
+        let Content::Tcp(from, to, first) = dissect(1, 0, &frame[14..]) else { panic!("a SYN is TCP") };
+        Flow::new(1, from, to, &first)
+    }
+
+    /// Who shares an address has a port of his own, and it takes no longer the more there are.
+    #[test]
+    fn one_address_serves_as_many_as_it_has_room_for() {
+        let (server, first) = ("198.18.0.2".parse().unwrap(), "198.18.1.1".parse().unwrap());
+        let sides = Sides { server, port: None, first, count: 1 };
+        let (mut mapping, flow) = (Mapping::on_wire(&[sides]), flow());
+        let ends: HashSet<SocketAddr> = (0..sides.room() as usize).map(|copy| mapping.ends(&flow, copy).0).collect();
+        assert_eq!(ends.len() as u64, sides.room());
+        assert!(ends.iter().all(|end| end.ip() == first && end.port() >= PORT_MIN));
+    }
 }

@@ -53,8 +53,8 @@ pub struct Order {
     pub rounds: usize,
     /// Only the flow of that number.
     pub only: Option<usize>,
-    /// Frames are kept, to be written.
-    pub record: bool,
+    /// Frames are kept, to be written: so many bytes of them at most. 0: none.
+    pub record: usize,
     /// What [`Against::Http`] serves; `None`: the page that khamsin has without files.
     pub site: Option<Site>,
     /// On this wire, in real time, and not against the stack.
@@ -70,7 +70,7 @@ impl Default for Order {
             copies: 1,
             rounds: 1,
             only: None,
-            record: false,
+            record: 0,
             site: None,
             live: None,
         }
@@ -128,7 +128,8 @@ impl Plans {
 /// Replays `flows`.
 ///
 /// # Errors
-/// There are too many, they last too long, none can be played on the wire, or the stack does not come to rest.
+/// There are too many, they last too long, they say more than is to be kept, none can be played on the wire, or the stack does
+/// not come to rest.
 pub fn replay<'t>(flows: &'t [Flow], plans: &'t Plans, order: &Order) -> Result<Outcome<'t>> {
     let (chosen, left_out) = choose(flows, plans, order);
     let count = chosen.len().saturating_mul(order.copies).saturating_mul(order.rounds);
@@ -211,7 +212,9 @@ struct World<'t> {
     now_us: u64,
     deadline: Option<Instant>,
     began_ns: u64,
+    /// The frames so far, if they are kept, and the room that is left for more, bytes.
     shots: Option<Vec<Shot>>,
+    room: usize,
 }
 
 fn shard<'t>(chosen: &Chosen<'t>, clients: usize, queue: &SimQueue) -> Shard<Server<'t>, SimQueue> {
@@ -262,7 +265,8 @@ impl<'t> World<'t> {
             now_us: START_US,
             deadline: Some(Instant::from_micros(START_US)),
             began_ns,
-            shots: order.record.then(Vec::new),
+            shots: (order.record > 0).then(Vec::new),
+            room: order.record,
         }
     }
 
@@ -331,6 +335,11 @@ impl<'t> World<'t> {
             }
             self.now_us = self.now_us.max(due);
             self.act(index)?;
+            if self.shots.is_some() && self.room == 0 {
+                bail!(
+                    "the conversation is longer than what is kept of it for --write; ask for fewer copies or rounds, or leave that out"
+                );
+            }
         }
         Ok(())
     }
@@ -367,6 +376,7 @@ impl<'t> World<'t> {
     fn note(&mut self, from_stack: bool, frame: &[u8]) {
         let at_ns = self.began_ns.saturating_add((self.now_us - START_US).saturating_mul(1000));
         if let Some(shots) = &mut self.shots {
+            self.room = self.room.saturating_sub(frame.len() + size_of::<Shot>());
             shots.push(Shot { at_ns, from_stack, bytes: frame.to_vec() });
         }
     }
