@@ -4,13 +4,16 @@ use crate::generator::{load, words};
 use crate::{CLIENT_LIMIT, Case, Scene, everywhere, life};
 use anyhow::{Context, Result, ensure};
 use khamsin_tests::command::Ran;
+use khamsin_tests::server::Server;
 use rustix::process::Signal;
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("pauses", &["curl", "nc", "sh"], everywhere, pauses),
     Case::new("idle_many", &[], everywhere, idle_many),
+    Case::new("idle_core", &["curl"], everywhere, idle_core),
 ];
 
 /// What nc is given, with pauses of more than two seconds: the limit is one.
@@ -53,6 +56,35 @@ fn idle_many(scene: &mut Scene) -> Result<()> {
         life::restart(scene)?;
     }
     Ok(())
+}
+
+/// A server with nothing to do leaves the core to others, one that was told to spin does not; both answer.
+fn idle_core(scene: &mut Scene) -> Result<()> {
+    for (poll, idles) in [("adaptive", true), ("sleep", true), ("busy", false)] {
+        stopped(scene)?;
+        scene.server = Server::with(scene.rung, &scene.bed, scene.pages.path(), &["--poll", poll])?;
+        crate::address_host_side(scene.rung, &scene.bed)?;
+        scene.client("curl", &["-sS", "--fail", "-o", "/dev/null", &scene.url("/small")])?.ok()?;
+        thread::sleep(Duration::from_millis(300));
+        let before = core_time(scene.server.id())?;
+        thread::sleep(Duration::from_secs(1));
+        let took = core_time(scene.server.id())? - before;
+        // Spinning, it has to share its core with whoever else tests.
+        let fine = if idles { took < Duration::from_millis(20) } else { took > Duration::from_millis(100) };
+        ensure!(fine, "--poll {poll}: {took:?} of a core in a second");
+    }
+    stopped(scene)?;
+    life::restart(scene)
+}
+
+/// Time that the threads of a process have had a core.
+fn core_time(pid: u32) -> Result<Duration> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += text.split(' ').next().context("no time in schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(sum))
 }
 
 /// Ends the server and returns its log.
