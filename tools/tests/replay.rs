@@ -196,6 +196,18 @@ fn troubles_of_a_trace_are_told_wherever_it_comes_from() {
             assert!(text(&output).contains(says) && text(&output).lines().count() == 1, "{}", text(&output));
         }
     }
+    // A second interface behind the first: with another link type, and with another snapshot length.
+    let sound = of("link-ethernet.pcapng");
+    let len = |at: usize| u32::from_le_bytes(sound[at + 4..at + 8].try_into().unwrap()) as usize;
+    let (first, behind) = (len(0), len(0) + len(len(0)));
+    for (at, byte, says) in [(8, 101, "into files of their own"), (12, 7, "`editcap -F pcap FILE NEW.pcap`")] {
+        let mut second = sound[first..behind].to_vec();
+        second[at] = byte;
+        std::fs::write(&path, [&sound[..behind], &second, &sound[behind..]].concat()).unwrap();
+        let output = replay(&[&path, "--list"]);
+        assert!(output.status.code() == Some(1) && text(&output).contains(says), "{}", text(&output));
+    }
+
     let sound = of("link-ethernet.pcap");
     std::fs::write(&path, [&b"rubbish"[..], &sound].concat()).unwrap();
     let mut file = std::fs::File::open(&path).unwrap();

@@ -70,11 +70,7 @@ pub fn judge(client: &Client<'_>, against: Against) -> Verdict {
             if untimed > verdict.recorded_again {
                 found.push(again(client, &verdict, ""));
             } else if verdict.again > verdict.recorded_again {
-                let late = format!(
-                    ": an acknowledgement was recorded only {} ms after the packet before it, which is longer than the \
-                     stack's timers wait; --strict allows that",
-                    client.timed_us / 1000
-                );
+                let late = late(client.timed_us);
                 verdict.notes.push(again(client, &verdict, &late));
             }
         }
@@ -196,7 +192,33 @@ fn end(client: &Client<'_>, found: &mut Vec<Remark>) {
     }
 }
 
+/// Why the stack's timers sent something again, where an acknowledgement was recorded `us` behind the packet before it.
+fn late(us: u64) -> String {
+    // On time, but it waits until there is as much as it acknowledges.
+    if us < 1000 {
+        return ": the trace acknowledges more at once than the stack sends without an acknowledgement, and its timers do not \
+                wait for ever; --strict allows that"
+            .to_owned();
+    }
+    let ms = us / 1000;
+    format!(
+        ": an acknowledgement was recorded only {ms} ms after the packet before it, which is longer than the stack's \
+         timers wait; --strict allows that"
+    )
+}
+
 fn again(client: &Client<'_>, verdict: &Verdict, why: &str) -> Remark {
     let (now, then) = (verdict.again, verdict.recorded_again);
     remark(client.last_packet, format!("the stack sent {now} segments again, the recorded server {then}{why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::late;
+
+    #[test]
+    fn an_acknowledgement_in_time_is_not_called_late() {
+        assert!(late(0).contains("more at once than the stack sends") && !late(999).contains("0 ms"));
+        assert!(late(250_900).contains("only 250 ms after"));
+    }
 }

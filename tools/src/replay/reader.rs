@@ -157,7 +157,10 @@ impl Reader {
         let packet = match self.capture.next_packet() {
             Ok(packet) => packet,
             Err(pcap::Error::NoMorePackets) => return Ok(None),
-            Err(error) => return Err(format!("packet {number} cannot be read: {}", words(&error))),
+            Err(error) => {
+                let words = words(&error);
+                return Err(format!("packet {number} cannot be read: {words}{}", advice(&words)));
+            }
         };
         self.number = number;
         // Nanoseconds stand where microseconds are otherwise. What a clock set back would do is not replayed.
@@ -165,6 +168,17 @@ impl Reader {
         let nanos = u64::try_from(packet.header.ts.tv_usec).unwrap_or(0);
         self.last_ns = self.last_ns.max(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
         Ok(Some(Packet { number, at_ns: self.last_ns, bytes: packet.data }))
+    }
+}
+
+/// What to do about what libpcap does not take though nothing is wrong with it.
+fn advice(words: &str) -> &'static str {
+    if words.contains("different from the snapshot length of the first") {
+        return "; `editcap -F pcap FILE NEW.pcap` makes one of them";
+    }
+    match words.contains("different from the type of the first") {
+        true => "; record interfaces of different kinds into files of their own",
+        false => "",
     }
 }
 

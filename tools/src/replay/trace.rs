@@ -126,9 +126,9 @@ impl Trace {
         }
     }
 
-    /// Whether all of it that is TCP could be read.
+    /// Whether all of it that is TCP could be read, and is used.
     pub fn is_sound(&self) -> bool {
-        self.damage.is_none() && self.malformed_count == 0
+        self.damage.is_none() && self.malformed_count == 0 && self.left_out == 0
     }
 
     /// What could not be used, a sentence each.
@@ -143,7 +143,10 @@ impl Trace {
             lines.push(format!("{} fragments are left out: their IP packets are not whole", self.fragments));
         }
         if self.left_out > 0 {
-            lines.push(format!("{} segments of further flows are left out: there are too many", self.left_out));
+            let (segments, flows) = (self.left_out, self.flows.len());
+            lines.push(format!(
+                "{segments} segments of further flows are left out: only the first {flows} flows are used"
+            ));
         }
         lines.extend(self.damage.clone());
         lines
