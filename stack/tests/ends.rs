@@ -35,3 +35,29 @@ fn ends_are_remembered_where_somebody_watches() {
     assert_eq!(ends.len(), 1);
     assert_eq!(ends[0].1, CloseReason::PeerReset);
 }
+
+/// All that the end of the server takes with it is told, however many they are.
+#[test]
+fn the_end_of_the_server_tells_of_each() {
+    const CLIENTS: usize = 5000;
+    let mut queue = Memory::with_frames(64);
+    let (mut shard, mut now) = shard(Limits::with_parking(CLIENTS), &mut queue);
+    shard.watch_ends();
+    for i in 0..CLIENTS {
+        let mut client = Client::new(i);
+        for flags in [Flags::SYN, Flags::ACK] {
+            let mut frame = queue.free.pop().unwrap();
+            client.send(&mut frame, flags, b"");
+            queue.rx.push(frame);
+            now = now.plus_micros(50);
+            shard.turn(now, &mut queue, &mut Echo);
+            for frame in queue.tx.drain(..) {
+                client.take(&frame);
+                queue.free.push(frame);
+            }
+        }
+    }
+    assert_eq!(shard.live(), CLIENTS);
+    shard.abort_all(now, &mut queue, &mut Echo);
+    assert_eq!(shard.ends().filter(|(_, reason)| *reason == CloseReason::Drained).count(), CLIENTS);
+}

@@ -7,7 +7,7 @@ const ENDS_MAX: usize = 4096;
 
 impl<A: App, Q: Queue> Shard<A, Q> {
     /// From now on remembers which connections ended, and why, until [`ends`](Self::ends) takes them; the newest are left
-    /// out beyond 4,096.
+    /// out beyond 4,096, but for those that the end of the server takes with it, all at once.
     pub fn watch_ends(&mut self) {
         self.ends = Some(Vec::with_capacity(ENDS_MAX));
     }
@@ -29,7 +29,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             CloseReason::Panicked => counters.closed_panicked += 1,
         }
         if let Some(ends) = &mut self.ends
-            && ends.len() < ENDS_MAX
+            && (ends.len() < ENDS_MAX || reason == CloseReason::Drained)
         {
             ends.push((*key, reason));
         }
