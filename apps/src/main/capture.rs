@@ -1,6 +1,9 @@
 //! `--capture FILE` and `--capture-filter EXPR`.
 
+use anyhow::bail;
 use khamsin_drivers::capture::{Filter, Target};
+use rustix::fs::{FileType, Stat, fstat, stat};
+use std::io::stdout;
 use std::path::{Path, PathBuf};
 
 /// What is captured, and where to.
@@ -24,8 +27,19 @@ impl CaptureTo {
     /// Makes the file.
     ///
     /// # Errors
-    /// It cannot be written; in a sentence.
+    /// It cannot be written, or is where the ready line goes; in a sentence.
     pub(crate) fn open(&self) -> anyhow::Result<Target> {
+        // A device (a terminal, /dev/null) is no file that could be spoiled.
+        let is_device = |s: &Stat| FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice;
+        let id = |s: Stat| (!is_device(&s)).then_some((s.st_dev, s.st_ino));
+        if let (Ok(path), Ok(output)) = (stat(&self.path), fstat(stdout()))
+            && id(path).is_some_and(|path| Some(path) == id(output))
+        {
+            bail!(
+                "wanted to capture into {}, but that is standard output, which has the ready line; give another file",
+                self.path.display()
+            );
+        }
         let filter = self.filter.as_deref().map(|text| compile(text).map(|filter| (text.to_owned(), filter)));
         Ok(Target::create(&self.path, filter.transpose().map_err(anyhow::Error::msg)?)?)
     }

@@ -5,7 +5,7 @@ use crate::cli::*;
 use crate::ladder::Request;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A wrong command line, in one sentence.
@@ -234,6 +234,13 @@ fn check_backend(args: &NetworkArgs, request: &Request) -> Result<(), String> {
                 .into(),
         );
     }
+    if args.capture.as_deref() == Some(Path::new("-")) {
+        return Err(
+            "--capture - cannot be had, since standard output has the ready line; give a file or a FIFO that somebody \
+             reads (`./-` for a file of that name)"
+                .into(),
+        );
+    }
     if let Some(require) = args.require
         && !request.is_possible()
     {
@@ -308,6 +315,7 @@ mod tests {
             ("http --interface eth0 --xdp-mode generic --xdp-copy zero-copy", "--xdp-mode native"),
             ("http --backend tap --trigger edge", "--trigger"),
             ("http --backend epoll --capture a.pcapng", "tcpdump"),
+            ("http --backend tap --capture -", "./-"),
             ("http --backend tap --require af-packet", "--require"),
             ("http --require af-xdp-native", "--require"),
         ] {

@@ -1,8 +1,10 @@
 //! Signals as events of the main thread.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::io;
+use std::sync::Arc;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,11 +18,13 @@ pub(crate) enum Wish {
 /// Signals that are caught, and wait until somebody asks for them.
 pub(crate) struct Caught(Signals);
 
-/// Catches SIGTERM, SIGINT and SIGHUP from now on.
+/// Catches SIGTERM, SIGINT and SIGHUP from now on. SIGXFSZ, which ends a process that lets a file grow beyond `ulimit -f`,
+/// does no longer: the write says so itself, and a log or a capture is no reason to stop serving.
 ///
 /// # Errors
 /// The kernel's own.
 pub(crate) fn catch() -> io::Result<Caught> {
+    flag::register(SIGXFSZ, Arc::default())?;
     Ok(Caught(Signals::new([SIGTERM, SIGINT, SIGHUP])?))
 }
 
