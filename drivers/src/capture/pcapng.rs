@@ -1,7 +1,6 @@
 //! pcapng files (draft-ietf-opsawg-pcapng): one section, Ethernet interfaces with nanoseconds, enhanced packets with their
 //! direction, statistics.
 
-use super::ring::Tallies;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
@@ -10,7 +9,6 @@ use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeade
 use pcap_file::{DataLink, Endianness, PcapError};
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Longest frame that is written whole, bytes: longer than any there is (a super-frame is at most 64 KiB).
@@ -38,6 +36,19 @@ pub struct Packet<'a> {
     pub missed: u64,
     /// What a reader shows beside it.
     pub comments: Vec<String>,
+}
+
+/// What became of the frames of an interface.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sums {
+    /// Received by khamsin.
+    pub(super) received: u64,
+    /// Dropped before khamsin saw them.
+    pub(super) dropped: u64,
+    /// Captured, as far as the filter wants them.
+    pub(super) accepted: u64,
+    /// Not in the file.
+    pub(super) missing: u64,
 }
 
 /// What stands at the head of a file.
@@ -112,25 +123,29 @@ impl<W: Write> Pcapng<W> {
         self.0.write_pcapng_block(block).map(drop).map_err(io_error)
     }
 
-    /// What became of an interface's frames, at the end; `accepted`: those that passed the filter.
+    /// What became of an interface's frames, at the end.
     pub(super) fn statistics(
         &mut self,
         interface: u32,
         stamp_ns: u64,
-        tallies: &Tallies,
-        accepted: u64,
+        sums: Sums,
         comments: &[String],
     ) -> io::Result<()> {
         let mut options = vec![
-            InterfaceStatisticsOption::IsbIfRecv(tallies.received.load(Relaxed)),
-            InterfaceStatisticsOption::IsbIfDrop(tallies.dropped.load(Relaxed)),
-            InterfaceStatisticsOption::IsbFilterAccept(accepted),
-            InterfaceStatisticsOption::IsbOsDrop(tallies.missed.load(Relaxed)),
+            InterfaceStatisticsOption::IsbIfRecv(sums.received),
+            InterfaceStatisticsOption::IsbIfDrop(sums.dropped),
+            InterfaceStatisticsOption::IsbFilterAccept(sums.accepted),
+            InterfaceStatisticsOption::IsbOsDrop(sums.missing),
         ];
         options.extend(comments.iter().map(|c| InterfaceStatisticsOption::Comment(c.into())));
         // The high half of the time comes first; the crate writes 64 bits in the byte order of the file.
         let block = InterfaceStatisticsBlock { interface_id: interface, timestamp: stamp_ns.rotate_left(32), options };
         self.0.write_pcapng_block(block).map(drop).map_err(io_error)
+    }
+
+    /// Where the blocks go.
+    pub(super) fn inner(&mut self) -> &mut W {
+        self.0.get_mut()
     }
 
     /// Hands on what is buffered below.

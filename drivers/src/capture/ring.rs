@@ -63,8 +63,10 @@ pub struct Tallies {
     pub taken: AtomicU64,
     /// Frames that the queue received.
     pub received: AtomicU64,
-    /// Frames that the kernel dropped before the queue.
+    /// Frames that were dropped before the queue.
     pub dropped: AtomicU64,
+    /// Ends of connections that found no room in the ring.
+    pub unsaid: AtomicU64,
 }
 
 /// The worker's end of a ring. Neither waits nor allocates.
@@ -100,10 +102,10 @@ impl Tap {
         self.stamp_ns = now.as_nanos() as u64;
     }
 
-    /// A turn is over.
-    pub(super) fn end(&mut self, stats: &QueueStats) {
+    /// What the queue counted. Some queues ask the kernel for it: not each turn.
+    pub(super) fn note(&self, stats: &QueueStats) {
         self.tallies.received.store(stats.rx_frames, Relaxed);
-        self.tallies.dropped.store(stats.rx_dropped, Relaxed);
+        self.tallies.dropped.store(stats.rx_dropped + stats.rx_syns_refused, Relaxed);
     }
 
     pub(super) fn frame(&mut self, kind: Kind, bytes: &[u8]) {
@@ -124,7 +126,9 @@ impl Tap {
         let _ = write!(rest, "{reason}");
         let len = 32 - rest.len();
         let (peer_port, local_port) = (key.peer_port.to_be_bytes(), key.local_port.to_be_bytes());
-        self.put(Kind::Ended, &[&key.peer, &key.local, &peer_port, &local_port, &text[..len]]);
+        if !self.put(Kind::Ended, &[&key.peer, &key.local, &peer_port, &local_port, &text[..len]]) {
+            self.tallies.unsaid.store(self.tallies.unsaid.load(Relaxed) + 1, Relaxed);
+        }
     }
 
     /// Frames handed to the writer so far, and their bytes.

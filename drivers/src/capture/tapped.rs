@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 /// A [`Queue`] whose frames are captured; without a tap it is the queue itself and one branch for each burst and frame.
-pub struct Tapped<Q> {
+pub struct Tapped<Q: Queue> {
     pub(super) queue: Q,
     pub(super) tap: Option<Box<Tap>>,
 }
@@ -30,6 +30,13 @@ impl<Q: Queue> Tapped<Q> {
         }
     }
 
+    /// The queue's own figures, for the end of the file.
+    fn note_stats(&self) {
+        if let Some(tap) = &self.tap {
+            tap.note(&self.queue.stats());
+        }
+    }
+
     /// Frames handed to the capture, and their bytes.
     pub fn taken(&self) -> (u64, u64) {
         self.tap.as_ref().map_or((0, 0), |tap| tap.taken())
@@ -38,6 +45,12 @@ impl<Q: Queue> Tapped<Q> {
     /// Frames missing from the capture.
     pub fn missed(&self) -> u64 {
         self.tap.as_ref().map_or(0, |tap| tap.missed())
+    }
+}
+
+impl<Q: Queue> Drop for Tapped<Q> {
+    fn drop(&mut self) {
+        self.note_stats();
     }
 }
 
@@ -90,12 +103,10 @@ impl<Q: Queue> Queue for Tapped<Q> {
     #[inline]
     fn end(&mut self) {
         self.queue.end();
-        if let Some(tap) = &mut self.tap {
-            tap.end(&self.queue.stats());
-        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.note_stats();
         self.queue.wait(timeout)
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use etherparse::PacketBuilder;
+use khamsin_stack::wire::checksum::tcp_pseudo;
 use khamsin_stack::{Caps, CloseReason, FlowKey, Frame, Queue, QueueStats, RxChecksum, TxOffload};
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
@@ -223,11 +224,11 @@ fn a_fifo_needs_a_reader() {
     for _ in 0..1000 {
         turn(&mut queue, std::slice::from_ref(&frame), &[]);
     }
-    let (written, lost) = (capture.written.clone(), capture.lost.clone());
+    let progress = capture.progress.clone();
     drop(capture);
-    assert_eq!(written.load(Relaxed) + lost.load(Relaxed) + queue.missed(), 1000);
+    assert_eq!(progress.written.load(Relaxed) + progress.lost.load(Relaxed) + queue.missed(), 1000);
     assert_eq!(queue.taken(), (1000 - queue.missed(), (1000 - queue.missed()) * 1500));
-    assert!(written.load(Relaxed) < 1000);
+    assert!(progress.written.load(Relaxed) < 1000);
 }
 
 /// A reader that stays and stops reading holds up the writer, nobody else; in the end every frame has a place in the sum.
@@ -251,6 +252,139 @@ fn a_fifo_whose_reader_stops_reading_holds_up_nobody() {
     let rejected = 2000 - sum.written - sum.missing;
     assert!(sum.written < 100 && (1..=1000).contains(&rejected), "a pipe holds 64 KiB: {sum:?}");
     assert_eq!(queue.taken().0 + queue.missed(), 2000);
+}
+
+/// What is missing is told with the next frame that the file has, whatever else came in between: a frame that the filter
+/// leaves out, the end of a connection.
+#[test]
+fn what_is_missing_is_told_with_the_next_frame_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let filter: Filter = Box::new(|frame| frame.len() != 60);
+    let target = Target::create(&path, Some(("not len == 60".into(), filter))).unwrap();
+    // No frame of 1,500 bytes has room there.
+    let (capture, taps) = target.start_with("eth0", &["worker 0".into()], 1000).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    turn(&mut queue, &[vec![0; 1500], vec![0; 60], vec![0; 1500]], &[]);
+    queue.note_end(&key(), CloseReason::Finished);
+    turn(&mut queue, &[vec![0; 1500], segment(false, 500, b"x"), segment(false, 501, b"y")], &[]);
+    drop((queue, capture));
+    let (packets, statistics) = read(&path);
+    let count = |packet: &EnhancedPacketBlock<'_>| packet.options.contains(&EnhancedPacketOption::DropCount(3));
+    assert_eq!(packets.iter().map(count).collect::<Vec<_>>(), [true, false]);
+    assert!(statistics.contains(&InterfaceStatisticsOption::IsbOsDrop(3)));
+}
+
+/// Somebody who looks at the file, or kills the server, finds what came a moment ago, however little comes.
+#[test]
+fn a_trickle_is_in_the_file_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let target = Target::create(&path, None).unwrap();
+    let (capture, taps) = target.start("eth0", &["worker 0".into()]).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    for i in 0..200 {
+        turn(&mut queue, &[segment(false, i, b"x")], &[]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Whole blocks only: `read` takes no half one.
+    let soon = read(&path).0.len();
+    drop((queue, capture));
+    assert!(soon >= 50, "{soon} of 200 frames were there when the last one came");
+    assert_eq!(read(&path).0.len(), 200);
+}
+
+/// Connections that end by the thousand at once, as when the server ends: each has its comment, on its last frame or, where
+/// that is in the file already, further on.
+#[test]
+fn thousands_of_ends_at_once_have_their_comments() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let target = Target::create(&path, None).unwrap();
+    let (capture, taps) = target.start("eth0", &["worker 0".into()]).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    let peers = |from: u16| (from..from + 3000).map(|port| FlowKey::v4(PEER, OURS, port, 80));
+    let frame = |key: FlowKey| {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(OURS, PEER, 64).tcp(80, key.peer_port, 1, 1000);
+        builder.write(&mut frame, &[]).unwrap();
+        frame
+    };
+    turn(&mut queue, &[], &peers(10_000).map(frame).collect::<Vec<_>>());
+    // The writer rests twice: these are in the file.
+    std::thread::sleep(Duration::from_millis(100));
+    turn(&mut queue, &[], &peers(20_000).map(frame).collect::<Vec<_>>());
+    peers(20_000).for_each(|key| queue.note_end(&key, CloseReason::Drained));
+    peers(10_000).for_each(|key| queue.note_end(&key, CloseReason::Drained));
+    turn(&mut queue, &[vec![0; 60]], &[]);
+    drop((queue, capture));
+    let (packets, _) = read(&path);
+    assert_eq!(packets.iter().filter(|p| comments(p).len() == 1).count(), 3000);
+    let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).matches(": drained after").count();
+    assert_eq!(text, 6000);
+}
+
+/// A checksum that was left to hardware is in the file as hardware would have made it; a wrong one stays wrong.
+#[test]
+fn checksums_that_were_left_out_are_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let target = Target::create(&path, None).unwrap();
+    let (capture, taps) = target.start("eth0", &["worker 0".into()]).unwrap();
+    let mut queue = Tapped::new(Given::default(), taps.into_iter().next());
+    let link = || PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let tagged = || link().single_vlan(5.try_into().unwrap());
+    let text = vec![7; 9000];
+    let (mut whole, mut partial) = (Vec::new(), Vec::new());
+    for (builder, v6, at) in [
+        (&(|| link().ipv4(PEER, OURS, 64)) as &dyn Fn() -> _, false, 34),
+        (&|| link().ipv6([1; 16], [2; 16], 64), true, 54),
+        (&|| tagged().ipv4(PEER, OURS, 64), false, 38),
+    ] {
+        for len in [0, 1, 9000] {
+            let mut frame = Vec::new();
+            builder().tcp(4000, 80, 1, 1000).write(&mut frame, &text[..len]).unwrap();
+            whole.push(frame.clone());
+            let key = if v6 { FlowKey::v6([1; 16], [2; 16], 4000, 80) } else { key() };
+            let sum = tcp_pseudo(&key, (frame.len() - at) as u32);
+            frame[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+            partial.push(frame);
+        }
+    }
+    let mut wrong = whole[0].clone();
+    wrong[50] ^= 1;
+    whole.push(wrong.clone());
+    partial.push(wrong);
+    turn(&mut queue, &partial, &partial);
+    drop((queue, capture));
+    let (packets, _) = read(&path);
+    let frames: Vec<_> = packets.iter().map(|p| p.data.to_vec()).collect();
+    assert_eq!(frames, [whole.clone(), whole].concat());
+}
+
+/// A server that cannot start takes nothing from a file that is there, and two do not write into one.
+#[test]
+fn a_file_that_is_there_stays_until_the_capture_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    std::fs::write(&path, "of yesterday").unwrap();
+    let target = Target::create(&path, None).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"of yesterday");
+    let Err(error) = Target::create(&path, None) else { panic!("two write into one file") };
+    assert!(error.to_string().contains("another process captures into it; "), "{error}");
+    drop(target.start("eth0", &["worker 0".into()]).unwrap());
+    drop(target);
+    assert_eq!(read(&path).0.len(), 0);
+    Target::create(&path, None).unwrap();
+}
+
+#[test]
+fn a_socket_is_no_fifo() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let Err(error) = Target::create(&path, None) else { panic!("it was opened") };
+    assert!(!error.to_string().contains("FIFO") && error.to_string().contains("socket"), "{error}");
 }
 
 #[test]
