@@ -110,10 +110,11 @@ impl<Q: Queue + AsFd> Queue for Group<Q> {
         }
     }
 
+    /// Nobody knows which queue the ended came by: each is told those of its turns, by and by of as many.
     #[inline]
-    fn on_turn(&mut self, now: Instant) {
-        for queue in &mut self.queues {
-            queue.on_turn(now);
+    fn on_turn(&mut self, now: Instant, ended: u32) {
+        for (i, queue) in self.queues.iter_mut().enumerate() {
+            queue.on_turn(now, if i == self.rx_next { ended } else { 0 });
         }
     }
 

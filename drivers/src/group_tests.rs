@@ -41,6 +41,8 @@ struct FakeQueue {
     mtu: usize,
     readable: OwnedFd,
     writer: OwnedFd,
+    /// Connections of which it was told that they ended.
+    left: u32,
 }
 
 impl FakeQueue {
@@ -53,6 +55,7 @@ impl FakeQueue {
             sent: vec![],
             released: 0,
             ended: 0,
+            left: 0,
             gone: false,
             mtu: 1500,
             readable,
@@ -76,6 +79,9 @@ impl AsFd for FakeQueue {
 impl Queue for FakeQueue {
     type Frame = Fake;
     fn begin(&mut self) {}
+    fn on_turn(&mut self, _: Instant, ended: u32) {
+        self.left += ended;
+    }
     fn rx_burst(&mut self, burst: &mut Vec<Fake>, limit: usize) -> usize {
         let count = limit.min(self.waiting.len());
         burst.extend(self.waiting.drain(..count).map(|bytes| Fake { owner: self.id, bytes }));
@@ -152,6 +158,17 @@ fn a_busy_queue_does_not_starve_the_next() {
     assert!(group.queues()[1].waiting.is_empty());
     assert_eq!(group.rx_burst(&mut burst, 1000), 64, "never more than a burst");
     burst.drain(..).for_each(|f| group.release(f));
+}
+
+#[test]
+fn each_queue_hears_of_its_part_of_the_ended() {
+    let mut group = group((0..3).map(FakeQueue::new).collect());
+    let mut burst = Vec::with_capacity(64);
+    for _ in 0..6 {
+        group.on_turn(Instant::ZERO, 5);
+        group.rx_burst(&mut burst, 64);
+    }
+    assert!(group.queues().iter().all(|queue| queue.left == 10));
 }
 
 #[test]

@@ -109,10 +109,10 @@ pub trait Queue {
     /// Opens a turn: reaps completions so that [`alloc_tx`](Self::alloc_tx) can give their buffers out again.
     fn begin(&mut self);
 
-    /// The time of the turn that was just opened: for a queue that lets no more new connections in than are served in good
-    /// time, and has no clock.
-    fn on_turn(&mut self, now: Instant) {
-        let _ = now;
+    /// The time of the turn that was just opened, and how many connections have ended since the last one: for a queue that lets
+    /// no more new connections in than are served in good time, and has no clock.
+    fn on_turn(&mut self, now: Instant, ended: u32) {
+        let _ = (now, ended);
     }
 
     /// Appends at most `limit` (itself at most [`BURST`]) received frames to `burst` and returns how many.

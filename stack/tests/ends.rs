@@ -61,3 +61,29 @@ fn the_end_of_the_server_tells_of_each() {
     shard.abort_all(now, &mut queue, &mut Echo);
     assert_eq!(shard.ends().filter(|(_, reason)| *reason == CloseReason::Drained).count(), CLIENTS);
 }
+
+#[test]
+fn a_queue_is_told_how_many_ended() {
+    let mut queue = Memory::with_frames(64);
+    let (mut shard, mut now) = shard(Limits::with_parking(16), &mut queue);
+    let mut clients: Vec<Client> = (1..=3).map(Client::new).collect();
+    let mut turn = |clients: &mut [Client], flags: Flags| {
+        for client in clients.iter_mut() {
+            let mut frame = queue.free.pop().unwrap();
+            client.send(&mut frame, flags, b"");
+            queue.rx.push(frame);
+        }
+        now = now.plus_micros(50);
+        shard.turn(now, &mut queue, &mut Echo);
+        for (frame, client) in queue.tx.drain(..).zip(clients) {
+            client.take(&frame);
+            queue.free.push(frame);
+        }
+        queue.ended
+    };
+    turn(&mut clients, Flags::SYN);
+    turn(&mut clients, Flags::ACK);
+    assert_eq!(turn(&mut clients[1..], Flags::RST), 0, "in the turn that follows");
+    assert_eq!(turn(&mut [], Flags::ACK), 2);
+    assert_eq!(turn(&mut [], Flags::ACK), 2, "each once");
+}

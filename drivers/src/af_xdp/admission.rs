@@ -29,6 +29,9 @@ pub(super) struct Entry {
     refused: AtomicU64,
 }
 
+/// Most that are granted at a time: far more than any ring holds, and far from where a count would wrap.
+const GRANT_MAX: u32 = 1 << 24;
+
 /// Where the program finds the parts, bytes from the start of a value.
 pub(super) const GRANTED: i16 = offset_of!(Entry, granted) as i16;
 pub(super) const REFUSED: i16 = offset_of!(Entry, refused) as i16;
@@ -67,7 +70,20 @@ impl Admissions {
 /// What one queue lets in. `M` keeps the entry where it is; it is never looked at.
 pub(super) struct Admission<M = Arc<Mapping>> {
     entry: NonNull<Entry>,
+    /// What `granted` was when it was last looked at, or granted.
+    left: i32,
+    /// SYNs refused by then.
+    refused: u64,
     _memory: M,
+}
+
+/// SYNs since the last look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Came {
+    /// Those that were let in.
+    pub(super) admitted: u32,
+    /// All of them.
+    pub(super) all: u32,
 }
 
 // SAFETY: an entry is made of atomics, and what keeps its memory alive must itself be allowed to move.
@@ -77,7 +93,7 @@ impl<M> Admission<M> {
     /// # Safety
     /// `entry` is aligned, initialised, and valid for as long as `memory` lives; whoever else has it uses it as shared atomics.
     unsafe fn new(entry: NonNull<Entry>, memory: M) -> Self {
-        Admission { entry, _memory: memory }
+        Admission { entry, left: 0, refused: 0, _memory: memory }
     }
 
     fn entry(&self) -> &Entry {
@@ -85,11 +101,25 @@ impl<M> Admission<M> {
         unsafe { self.entry.as_ref() }
     }
 
-    /// So many SYNs may pass from now on, whatever was left of the grant before.
+    /// The SYNs that have come since the last look. Relaxed, as everything here: counts, which nothing else is read after.
     #[inline]
-    pub(super) fn grant(&self, syns: u32) {
-        // Relaxed: a count, which nothing else is read after. One that the program takes away at this moment is not missed.
-        self.entry().granted.store(syns.min(i32::MAX as u32) as i32, Ordering::Relaxed);
+    pub(super) fn came(&mut self) -> Came {
+        let left = self.entry().granted.load(Ordering::Relaxed);
+        let refused = self.entry().refused.load(Ordering::Relaxed);
+        let admitted = self.left.saturating_sub(left).max(0) as u32;
+        let all = admitted.saturating_add((refused - self.refused).min(u64::from(u32::MAX)) as u32);
+        (self.left, self.refused) = (left, refused);
+        Came { admitted, all }
+    }
+
+    /// So many SYNs may pass, [those seen last](Self::came) not counted, whatever was left of the grant before.
+    #[inline]
+    pub(super) fn grant(&mut self, syns: u32) {
+        let syns = syns.min(GRANT_MAX) as i32;
+        if syns != self.left {
+            self.entry().granted.fetch_add(syns - self.left, Ordering::Relaxed);
+            self.left = syns;
+        }
     }
 
     /// SYNs that were dropped so far.
@@ -104,13 +134,27 @@ mod tests {
 
     #[test]
     fn a_grant_takes_the_place_of_the_one_before() {
-        let entry = Arc::new(Entry { granted: AtomicI32::new(-1), refused: AtomicU64::new(7) });
+        let entry = Arc::new(Entry { granted: AtomicI32::new(0), refused: AtomicU64::new(0) });
         // SAFETY: the reference-counted entry lives as long as its clone in there, and is nothing but atomics.
-        let admission = unsafe { Admission::new(NonNull::from(&*entry), entry.clone()) };
-        for (syns, granted) in [(1, 1), (60, 60), (1, 1), (u32::MAX, i32::MAX)] {
+        let mut admission = unsafe { Admission::new(NonNull::from(&*entry), entry.clone()) };
+        for (syns, granted) in [(1, 1), (60, 60), (1, 1), (u32::MAX, GRANT_MAX as i32), (60, 60)] {
             admission.grant(syns);
             assert_eq!(entry.granted.load(Ordering::Relaxed), granted);
         }
-        assert_eq!(admission.refused(), 7);
+        assert_eq!(admission.came(), Came { admitted: 0, all: 0 });
+        entry.granted.fetch_sub(7, Ordering::Relaxed);
+        entry.refused.fetch_add(3, Ordering::Relaxed);
+        assert_eq!(admission.came(), Came { admitted: 7, all: 10 });
+        // One that comes between the look and the grant takes its place in the new one, and is seen the next time.
+        entry.granted.fetch_sub(1, Ordering::Relaxed);
+        admission.grant(20);
+        assert_eq!(entry.granted.load(Ordering::Relaxed), 19);
+        assert_eq!(admission.came(), Came { admitted: 1, all: 1 });
+        // Two cores at once can take one more than there is.
+        entry.granted.store(-1, Ordering::Relaxed);
+        assert_eq!(admission.came(), Came { admitted: 20, all: 20 });
+        admission.grant(1);
+        assert_eq!(entry.granted.load(Ordering::Relaxed), 1);
+        assert_eq!(admission.refused(), 3);
     }
 }

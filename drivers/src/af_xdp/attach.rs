@@ -236,7 +236,7 @@ fn queue_open(
         CopyMode::ZeroCopy => Supply::fixed(quarter),
         CopyMode::Copy => Supply::adaptive(quarter),
     };
-    let admission = admissions.of(queue);
+    let mut admission = admissions.of(queue);
     admission.grant(supply.syns(0, u32::MAX));
     let mut umem = socket.umem(memory, chunk, sizes, supply).map_err(|(wanted, e)| match e {
         Errno::NOBUFS if wanted == REGISTER => {

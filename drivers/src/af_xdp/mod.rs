@@ -9,6 +9,7 @@
 mod admission;
 mod asm;
 mod attach;
+mod balance;
 mod bpf;
 mod device;
 mod error;

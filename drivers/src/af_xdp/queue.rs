@@ -1,6 +1,7 @@
 //! One AF_XDP socket with its rings as a [`Queue`] of frames.
 
 use super::admission::Admission;
+use super::balance::Balance;
 use super::pace::Pace;
 use super::socket::{Mapping, Socket};
 use super::umem::{ChunkCounts, Received, Umem, UmemFrame};
@@ -28,6 +29,7 @@ pub struct XdpQueue {
     pub(super) socket: Socket,
     admission: Admission,
     pace: Pace,
+    balance: Balance,
     pub(super) interface: String,
     pub(super) queue: u32,
     pub(super) caps: Caps,
@@ -58,6 +60,7 @@ impl XdpQueue {
             socket,
             admission,
             pace: Pace::new(),
+            balance: Balance::new(),
             interface,
             queue,
             caps,
@@ -174,14 +177,17 @@ impl Queue for XdpQueue {
     }
 
     #[inline]
-    fn on_turn(&mut self, now: Instant) {
+    fn on_turn(&mut self, now: Instant, ended: u32) {
         self.pace.on_turn(now);
+        self.balance.left(ended);
     }
 
     #[inline]
     fn rx_burst(&mut self, burst: &mut Vec<UmemFrame>, limit: usize) -> usize {
         let available = self.umem.rings.rx.available() as usize;
-        self.admission.grant(self.umem.supply.syns(available as u32, self.pace.frames_in_time()));
+        self.balance.came(self.admission.came());
+        let in_time = self.umem.supply.syns(available as u32, self.pace.frames_in_time());
+        self.admission.grant(self.balance.grant(in_time));
         if available == 0 {
             return 0;
         }

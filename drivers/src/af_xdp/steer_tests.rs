@@ -37,7 +37,7 @@ fn load(steering: &Steering) -> Option<Steer> {
     let maps = Maps { sockets: map.as_raw_fd(), admissions: admissions.raw_fd() };
     let code = assemble(steering, maps, OURS as i32).unwrap();
     let program = bpf::load(&code).unwrap_or_else(|e| panic!("{}: {}\n{}", code.len(), e.errno, e.log));
-    let admission = admissions.of(0);
+    let mut admission = admissions.of(0);
     admission.grant(MOST);
     Some(Steer { program, admission, _map: map, _admissions: admissions })
 }
@@ -258,7 +258,7 @@ fn flagged(flags: u8) -> Vec<u8> {
 fn syns_beyond_the_grant_are_dropped_and_nothing_else() {
     let own = Steering::Own { addresses: vec![V4.into(), V6.parse().unwrap()] };
     for steering in [own, Steering::Shared { ports: vec![7, 80] }] {
-        let Some(steer) = load(&steering) else { return };
+        let Some(mut steer) = load(&steering) else { return };
         let mut refused = 0;
         for family in [4, 6] {
             let way = |segment: &[u8]| if family == 4 { v4(V4, 6, segment) } else { v6(V6, 6, segment) };
@@ -277,10 +277,12 @@ fn syns_beyond_the_grant_are_dropped_and_nothing_else() {
             for other in [0x12, 0x10, 0x18, 0x11, 0x04, 0x14, 0x00, 0x52] {
                 steer.check("no SYN", &way(&flagged(other)), OURS);
             }
+            steer.admission.came();
             steer.admission.grant(2);
             let passed = (0..5).filter(|_| steer.run(&way(&flagged(2))) == OURS).count();
             refused += 3;
             assert_eq!((passed, steer.admission.refused()), (2, refused), "two more were granted");
+            steer.admission.came();
             steer.admission.grant(MOST);
         }
         // Not to us: the kernel's, grant or not.

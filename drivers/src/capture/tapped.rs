@@ -66,8 +66,8 @@ impl<Q: Queue> Queue for Tapped<Q> {
     }
 
     #[inline]
-    fn on_turn(&mut self, now: Instant) {
-        self.queue.on_turn(now);
+    fn on_turn(&mut self, now: Instant, ended: u32) {
+        self.queue.on_turn(now, ended);
     }
 
     #[inline]

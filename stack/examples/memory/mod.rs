@@ -36,6 +36,8 @@ pub struct Memory {
     pub rx: Vec<Buffer>,
     pub tx: Vec<Buffer>,
     pub free: Vec<Buffer>,
+    /// Connections that ended, as far as the shard has told.
+    pub ended: u32,
 }
 
 impl Memory {
@@ -48,6 +50,9 @@ impl Memory {
 impl Queue for Memory {
     type Frame = Buffer;
     fn begin(&mut self) {}
+    fn on_turn(&mut self, _: Instant, ended: u32) {
+        self.ended += ended;
+    }
     fn rx_burst(&mut self, burst: &mut Vec<Buffer>, limit: usize) -> usize {
         let n = self.rx.len().min(limit);
         burst.extend(self.rx.drain(..n));

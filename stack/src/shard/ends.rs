@@ -28,6 +28,7 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             CloseReason::Drained => counters.closed_drained += 1,
             CloseReason::Panicked => counters.closed_panicked += 1,
         }
+        self.ended += 1;
         if let Some(ends) = &mut self.ends
             && (ends.len() < ENDS_MAX || reason == CloseReason::Drained)
         {

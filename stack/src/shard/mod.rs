@@ -115,6 +115,8 @@ pub struct Shard<A: App, Q: Queue> {
     draining: bool,
     /// Only where somebody watches.
     ends: Option<Vec<(FlowKey, CloseReason)>>,
+    /// Connections that ended since the last turn began.
+    ended: u32,
 }
 
 /// Which table a value of the flow table leads to; the rest is the position there.
@@ -214,13 +216,14 @@ impl<A: App, Q: Queue> Shard<A, Q> {
             frame: None,
             draining: false,
             ends: None,
+            ended: 0,
         }
     }
 
     /// Takes in a burst, serves what it touched and what is due, sends what is to be sent.
     pub fn turn(&mut self, now: Instant, queue: &mut Q, app: &mut A) -> Turn {
         queue.begin();
-        queue.on_turn(now);
+        queue.on_turn(now, core::mem::take(&mut self.ended));
         let exhausted = self.world.counters.tx_exhausted;
         let mut burst = core::mem::take(&mut self.burst);
         let received = queue.rx_burst(&mut burst, BURST);
