@@ -19,6 +19,9 @@ pub(crate) fn start(interface: &str, queues: bool, events: Sender<Event>) -> Res
     // Only changes are told from now on.
     if !watch.link().up {
         tracing::warn!("{interface} is down: nothing arrives until it is up; `ip link set dev {interface} up`");
+    } else if !watch.link().running {
+        // No cable, a veth whose peer is down, or a driver that takes its time after it was handed the program.
+        tracing::warn!("{interface} has no carrier: nothing arrives until it has");
     }
     let name = interface.to_owned();
     let body = move || follow(watch, &name, queues, &events);

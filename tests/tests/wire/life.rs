@@ -4,7 +4,7 @@ use crate::http::curl;
 use crate::{CLIENT_LIMIT, Case, Scene, everywhere, special};
 use anyhow::{Context, Result, bail, ensure};
 use khamsin_stack::Instant;
-use khamsin_tests::bed::{Bed, KERNEL_V4, KERNEL_V6, SERVER_LINK};
+use khamsin_tests::bed::{Bed, CLIENT_LINK, KERNEL_V4, KERNEL_V6, SERVER_LINK};
 use khamsin_tests::command::{Running, run};
 use khamsin_tests::deadline::wait_for;
 use khamsin_tests::pages::Pages;
@@ -31,6 +31,7 @@ pub(crate) fn specials(refused: &Option<String>) -> Vec<Trial> {
         special("usage_errors", &None, &[], usage_errors),
         special("a_rung_that_cannot_be", refused, &[], a_rung_that_cannot_be),
         special("auto_takes_the_highest_rung", refused, &["curl"], auto_takes_the_highest_rung),
+        special("a_link_without_a_carrier", refused, &["curl"], a_link_without_a_carrier),
         special("an_interface_that_is_taken", refused, &["curl"], an_interface_that_is_taken),
         special("demo_without_privileges", refused, &["setpriv"], demo_without_privileges),
         special("echo_by_line", refused, &["python3"], echo_by_line),
@@ -170,6 +171,22 @@ fn auto_takes_the_highest_rung() -> Result<()> {
     wait_for("the reason why not a higher rung", Duration::from_secs(5), || {
         Ok(server.log().contains("af-xdp-zero-copy").then_some(()))
     })?;
+    let got = bed.client().run("curl", &["-sS", "--max-time", "10", "http://198.18.0.2/small"], CLIENT_LIMIT)?;
+    ensure!(got.stdout == pages.bytes("small")?, "another page");
+    server.stop()
+}
+
+/// A server that is ready on a link whose other end is not says so, and serves as soon as it is.
+fn a_link_without_a_carrier() -> Result<()> {
+    let (bed, pages) = (Bed::veth(1)?, Pages::new()?);
+    bed.client().ip(&["link", "set", CLIENT_LINK, "down"])?;
+    let mut line = options(&format!("http --interface {SERVER_LINK} --address 198.18.0.2/24 --root"));
+    line.push(pages.path().to_string_lossy().into_owned());
+    let server = Server::start(&bed.server, &line)?;
+    let said = |words| wait_for(words, Duration::from_secs(5), || Ok(server.log().contains(words).then_some(())));
+    said("has no carrier")?;
+    bed.client().ip(&["link", "set", CLIENT_LINK, "up"])?;
+    said("is up again")?;
     let got = bed.client().run("curl", &["-sS", "--max-time", "10", "http://198.18.0.2/small"], CLIENT_LIMIT)?;
     ensure!(got.stdout == pages.bytes("small")?, "another page");
     server.stop()
