@@ -180,9 +180,7 @@ fn auto_takes_the_highest_rung() -> Result<()> {
 fn a_link_without_a_carrier() -> Result<()> {
     let (bed, pages) = (Bed::veth(1)?, Pages::new()?);
     bed.client().ip(&["link", "set", CLIENT_LINK, "down"])?;
-    let mut line = options(&format!("http --interface {SERVER_LINK} --address 198.18.0.2/24 --root"));
-    line.push(pages.path().to_string_lossy().into_owned());
-    let server = Server::start(&bed.server, &line)?;
+    let server = Server::on(Rung::XdpNative, &bed, pages.path())?;
     let said = |words| wait_for(words, Duration::from_secs(5), || Ok(server.log().contains(words).then_some(())));
     said("has no carrier")?;
     bed.client().ip(&["link", "set", CLIENT_LINK, "up"])?;
